@@ -1,0 +1,51 @@
+# make demo: the main job on real engines; make test: every test. Both install what they need.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test lint bench setup system clean lock schemas
+help:
+	@echo "make demo   the whole job on Kafka, Redis and the ClickHouse engine, checked (KEEP=1 leaves it running)"
+	@echo "make test   every test      make lint   ruff, strict types, import direction"
+	@echo "make bench  a first throughput figure      make lock   pin the dependencies again"
+
+setup: system .venv/.installed deploy/local/kafka/libs/.installed
+
+system:
+	@sh deploy/local/system.sh
+
+.venv/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.11"; exit 1; }
+	@echo "Installing the Python packages into .venv …"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+deploy/local/kafka/libs/.installed: deploy/local/kafka/pom.xml
+	@echo "Fetching Apache Kafka …"
+	@cd deploy/local/kafka && mvn -q -B dependency:copy-dependencies -DoutputDirectory=libs
+	@touch $@
+
+demo: setup
+	@$(BIN)/truyvet demo $(if $(KEEP),--keep)
+
+test: setup lint
+	@$(BIN)/pytest
+
+lint: .venv/.installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup
+	@$(BIN)/python -m benchmarks.throughput
+
+lock:
+	uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+
+schemas: .venv/.installed
+	@$(BIN)/truyvet schemas export docs/schemas
+
+clean:
+	rm -rf .venv deploy/local/kafka/libs

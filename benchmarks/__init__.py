@@ -1,0 +1,1 @@
+"""Speeds, always as ratios measured in one run."""

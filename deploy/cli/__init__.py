@@ -1,0 +1,1 @@
+"""The commands of truyvet, a module a group."""

@@ -1,0 +1,7 @@
+"""Commands: simulate."""
+
+from __future__ import annotations
+
+import typer
+
+commands = typer.Typer(no_args_is_help=True)

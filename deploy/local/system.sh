@@ -1,0 +1,23 @@
+#!/bin/sh
+# Java, Maven and Redis from the system's packages: installed through apt when root, else named.
+missing=""
+command -v java >/dev/null 2>&1 || missing="$missing default-jre-headless"
+command -v mvn >/dev/null 2>&1 || missing="$missing maven"
+command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
+python3 -c 'import ensurepip' >/dev/null 2>&1 || missing="$missing python3-venv"
+[ -z "$missing" ] && exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "Installing$missing …"
+    # the package would start a server of its own: the stack starts its own, on its own port
+    export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+    log=$(mktemp)
+    if apt-get update -qq >"$log" 2>&1 && apt-get install -y -qq --no-install-recommends $missing >>"$log" 2>&1; then
+        rm -f "$log"
+        exit 0
+    fi
+    tail -n 5 "$log"
+    echo "Could not install$missing through apt: install them and run make again."
+    exit 1
+fi
+echo "Missing:$missing. Install them with your system's package manager and run make again."
+exit 1

@@ -1,0 +1,1 @@
+"""Questions to the archive: parameterised SQL, one function a question."""

@@ -1,0 +1,1 @@
+"""How events get in: publisher, HTTP gateway, venue register, QR posters and cards, simulator."""

@@ -1,0 +1,120 @@
+"""Settings, from the environment (`TRUYVET_…`), validated at start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.topics import Topic
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class SettingsError(ValueError):
+    """A setting is missing or wrong; the message names each one, a line a setting."""
+
+
+class Settings(BaseSettings):
+    """Everything that differs between a laptop, a province and a country.
+
+    An address left empty means: the embedded server that `truyvet up` starts, on its port. An address
+    given means: use that server, start none.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="TRUYVET_", extra="ignore", frozen=True)
+
+    data: Path = Path("data")
+
+    kafka: str = ""  # host:port[,host:port]; empty: embedded
+    kafka_port: Port = 19092
+    redis: str = ""  # redis://host:port/db; empty: embedded
+    redis_port: Port = 16379
+    redis_shards: Annotated[int, Field(ge=1, le=1024)] = 16
+    clickhouse: str = ""  # clickhouse://user:password@host:port/database; empty: embedded
+    clickhouse_port: Port = 19000
+    gateway_host: str = "127.0.0.1"
+    gateway_port: Port = 18080
+    metrics_port: Port = 19100  # ingest; the other roles count up from it
+
+    ingest_workers: Annotated[int, Field(ge=1, le=64)] = 1
+    replication: Annotated[int, Field(ge=1, le=7)] = 1
+    partitions: dict[str, int] = {}  # by topic, where it differs from the declaration
+    topic_prefix: str = ""  # before every topic and group name, where several installations share a cluster
+
+    retention_days: Annotated[int, Field(ge=1, le=365)] = 30
+    archive_retention_days: Annotated[int, Field(ge=1, le=3650)] = 365
+
+    identity_key: SecretStr | None = None  # hex, at least 32 bytes: turns an identity into a pseudonym
+    gateway_keys: dict[str, SecretStr] = {}  # device → API key; empty: the gateway refuses every post
+    gateway_max_body: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
+    public_host: str = "truyvet.example"  # of the URLs in QR codes
+
+    @field_validator("identity_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None:
+            try:
+                size = len(bytes.fromhex(key.get_secret_value()))
+            except ValueError:
+                raise ValueError("must be hexadecimal digits (make one: openssl rand -hex 32)") from None
+            if size < 32:
+                raise ValueError("must be at least 32 bytes, 64 hexadecimal digits")
+        return key
+
+    @field_validator("redis", "clickhouse")
+    @classmethod
+    def _url(cls, url: str) -> str:
+        if url:
+            parts = urlsplit(url)
+            try:
+                port = parts.port
+            except ValueError:
+                port = None
+            if (
+                parts.scheme not in {"redis", "rediss", "clickhouse", "clickhouses"}
+                or not parts.hostname
+                or not port
+            ):
+                raise ValueError(
+                    f"{url!r} is not like redis://host:port/0 or clickhouse://user:password@host:port/db"
+                )
+        return url
+
+    def topic(self, topic: Topic) -> str:
+        """The name of a topic on this installation's cluster."""
+        return self.topic_prefix + topic.name
+
+    def group(self, role: str) -> str:
+        """The consumer group of a role."""
+        return f"{self.topic_prefix}truyvet-{role}"
+
+    @property
+    def kafka_address(self) -> str:
+        """Bootstrap servers."""
+        return self.kafka or f"127.0.0.1:{self.kafka_port}"
+
+    @property
+    def redis_url(self) -> str:
+        """URL of Redis."""
+        return self.redis or f"redis://127.0.0.1:{self.redis_port}/0"
+
+    @property
+    def clickhouse_url(self) -> str:
+        """URL of ClickHouse (native protocol)."""
+        return self.clickhouse or f"clickhouse://default@127.0.0.1:{self.clickhouse_port}/default"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings of this process. Raises SettingsError that names every wrong setting and why."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = [
+            f"TRUYVET_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        ]
+        raise SettingsError("\n".join(lines)) from None

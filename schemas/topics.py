@@ -1,0 +1,100 @@
+"""Every topic, declared once: name, partitions, key, clean-up, retention, shape of the value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from schemas import events
+
+DAY_MS: Final = 86_400_000
+
+# Java's and aiokafka's default: one key has one partition, whoever writes it.
+PARTITIONER: Final = "murmur2_random"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What is true of a topic on any cluster; the replication factor is the cluster's own."""
+
+    name: str
+    about: str
+    partitions: int
+    key: str | None
+    value: object
+    compacted: bool = False
+    retention_days: int = 7
+    max_message_bytes: int = 1_048_588
+    headers: tuple[str, ...] = ()
+
+    def config(self) -> dict[str, str]:
+        """The topic-level settings, as Kafka names them."""
+        common = {"max.message.bytes": str(self.max_message_bytes)}
+        if self.compacted:
+            return common | {"cleanup.policy": "compact"}
+        return common | {"cleanup.policy": "delete", "retention.ms": str(self.retention_days * DAY_MS)}
+
+
+SCANS: Final = Topic("scans", "Scans as devices and gateways post them", 4, None, events.Scan)
+SCANS_REJECTED: Final = Topic(
+    "scans.rejected",
+    "Original bytes of what was refused, with the reason; replayed once the cause is gone",
+    4,
+    None,
+    bytes,
+    retention_days=35,
+    max_message_bytes=2_097_152,
+    headers=events.REJECT_HEADERS,
+)
+VISITS: Final = Topic("visits", "Accepted marks, in arrays, at-least-once", 4, None, events.Visit)
+VENUES: Final = Topic("venues", "The register of venues", 1, "code", events.Venue, compacted=True)
+CASES: Final = Topic(
+    "cases", "Confirmed persons and declared place-times", 4, "case_id", events.Case, compacted=True
+)
+CASES_REJECTED: Final = Topic(
+    "cases.rejected",
+    "Original bytes of case records that were refused",
+    1,
+    None,
+    bytes,
+    retention_days=365,
+    max_message_bytes=2_097_152,
+    headers=events.REJECT_HEADERS,
+)
+# Its partition count is part of the protocol: one transactional.id a partition.
+TOUCHED: Final = Topic(
+    "touched", "Internal: what the matcher has to look at again", 4, "venue", events.Touched
+)
+EXPOSURES: Final = Topic(
+    "exposures",
+    "Who was exposed; the last record of a key is its highest version; read committed",
+    4,
+    "exposure_id",
+    events.Exposure,
+    compacted=True,
+)
+VENUE_WARNINGS: Final = Topic(
+    "venue-warnings",
+    "What each department sees of a case at its venues; read committed",
+    4,
+    "case_id|venue|date",
+    events.VenueWarning,
+    compacted=True,
+    headers=("department",),
+)
+
+TOPICS: Final[Mapping[str, Topic]] = {
+    topic.name: topic
+    for topic in (
+        SCANS,
+        SCANS_REJECTED,
+        VISITS,
+        VENUES,
+        CASES,
+        CASES_REJECTED,
+        TOUCHED,
+        EXPOSURES,
+        VENUE_WARNINGS,
+    )
+}

@@ -1,0 +1,1 @@
+"""Kafka → ClickHouse: the archive writer and its migrations."""
