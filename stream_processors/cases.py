@@ -1,0 +1,131 @@
+"""The cases role: case records in; what stands in Redis, touched and cases.rejected out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from schemas.events import Case, CaseRejectReason
+from stream_processors.matching import holds
+from stream_processors.metrics import Metrics
+from stream_processors.outputs import DurableProducer, Out
+from stream_processors.store import Store
+from stream_processors.touches import Touch, touched_records
+from stream_processors.venues import VenueTable
+
+_DETAIL_LIMIT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class CaseTopics:
+    """The names of the topics that the cases role reads and writes on this installation."""
+
+    cases: str
+    touched: str
+    rejected: str
+
+
+@dataclass(frozen=True, slots=True)
+class CaseRecord:
+    """One record of the topic `cases`. `timestamp` ms."""
+
+    key: bytes | None
+    value: bytes | None
+    partition: int
+    offset: int
+    timestamp: int
+
+
+def read_case_record(record: CaseRecord) -> Case | tuple[CaseRejectReason, str]:
+    """The case, or why it is refused."""
+    if record.value is None:
+        return "tombstone", "a case is withdrawn (status, and a higher version), not deleted"
+    try:
+        case = Case.model_validate_json(record.value)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        detail = f"{place}: {problem['msg']}" if place else problem["msg"]
+        reason: CaseRejectReason = "malformed" if problem["type"] == "json_invalid" else "invalid"
+        return reason, detail[:_DETAIL_LIMIT]
+    if record.key != case.case_id.encode():
+        # compaction goes by the key: another one would lose a version or keep a dead one
+        return "invalid", "the record's key must be the case_id"
+    return case
+
+
+class Cases:
+    """Keep each case's highest version, find its venues, and tell the matcher."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        venues: VenueTable,
+        producer: DurableProducer,
+        topics: CaseTopics,
+        clock_ms: Callable[[], int],
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._venues = venues
+        self._producer = producer
+        self._topics = topics
+        self._clock_ms = clock_ms
+        self._metrics = metrics
+
+    async def process(self, records: Sequence[CaseRecord]) -> None:
+        """Do everything that the records ask for, in their order; return when it is durable."""
+        for record in records:
+            case = read_case_record(record)
+            if isinstance(case, tuple):
+                await self._reject(record, *case)
+            else:
+                await self._take(record, case)
+
+    async def _reject(self, record: CaseRecord, reason: CaseRejectReason, detail: str) -> None:
+        headers = {
+            "reason": reason,
+            "detail": detail,
+            "source-topic": self._topics.cases,
+            "source-partition": str(record.partition),
+            "source-offset": str(record.offset),
+            "source-index": "0",
+            "arrival": str(record.timestamp),
+            "attempts": "1",
+        }
+        encoded = [(name, text.encode("utf-8", "replace")) for name, text in headers.items()]
+        await self._producer.send([Out(self._topics.rejected, record.value, record.key, encoded)])
+        self._metrics.cases.labels(reason).inc()
+
+    async def _take(self, record: CaseRecord, case: Case) -> None:
+        verdict, standing = await self._store.set_case(case)
+        if verdict == "conflict":
+            await self._reject(record, "conflict", f"version {case.version} was another case before")
+            return
+        if verdict == "subject":
+            detail = f"the case is about {standing.subject}; another person or venue is a new case"
+            await self._reject(record, "subject_changed", detail)
+            return
+        self._metrics.cases.labels(verdict).inc()
+        if verdict == "lower":
+            # the late record is now the last of its key: compaction must find the highest there instead
+            out = Out(self._topics.cases, standing.to_json(), standing.case_id.encode())
+            await self._producer.send([out])
+            return
+        if self._store.layout.case_expiry(case) * 1000 <= self._clock_ms():
+            return  # so old that nothing of it is kept: there is nothing left to decide
+        venues = await self._venues_of(case)
+        _, _, known = await self._store.add_case_venues(case.case_id, venues)
+        touches = [Touch(venue, case, persons=None) for venue in {*known, *venues}]
+        await self._producer.send(touched_records(self._topics.touched, touches))
+        self._metrics.touched.inc(len(touches))
+
+    async def _venues_of(self, case: Case) -> set[str]:
+        if case.venue is not None:
+            self._venues.catch_up()
+            return {case.venue, *self._venues.register.descendants(case.venue)}
+        index = await self._store.set_person_case(case, self._clock_ms())
+        return {venue for hour, venue in index if holds(case, hour * 60) or holds(case, hour * 60 + 59)}

@@ -1,0 +1,157 @@
+"""Names, encodings and expiry of what Redis holds. Pure.
+
+`{shard}` in a key is a Redis Cluster hash tag: many buckets share a slot, so that one call can serve a
+whole chunk of scans. A mark is 5 bytes: kind and minute in the hour in one, then a 4-byte tag of the scan
+that made it. A case record is 8 digits of version, 12 of its expiry in seconds, then JSON, so that scripts
+compare versions as text.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import orjson
+
+from schemas.events import Case
+from schemas.times import MS_PER_MINUTE
+from stream_processors.matching import Standing, Warned
+from stream_processors.presence import IN, OUT, VOID, Mark
+
+KINDS: Final = {"in": IN, "out": OUT, "void": VOID}
+MARK_SIZE: Final = 5
+_DAY_SECONDS: Final = 86_400
+# Marks outlive the retention by this, so that a scan accepted on its last day still meets its neighbours.
+_GRACE_DAYS: Final = 5
+_RECORD_PREFIX: Final = 20
+
+
+def mark_byte(kind: int, minute: int) -> int:
+    """Kind and minute in the hour (0..59) in one byte."""
+    return kind << 6 | minute
+
+
+def tag(scan_id: str) -> bytes:
+    """4 bytes that tell a redelivered scan from another scan of the same mark."""
+    return zlib.crc32(scan_id.encode()).to_bytes(4, "big")
+
+
+def marks_of(hour: int, value: bytes) -> list[Mark]:
+    """The marks that a person's field of a venue-hour bucket holds."""
+    base = hour * 60
+    return [(base + (byte & 63), byte >> 6) for byte in value[::MARK_SIZE]]
+
+
+def index_entry(hour: int, venue: str) -> bytes:
+    """An entry of a person's index."""
+    return hour.to_bytes(4, "big") + venue.encode()
+
+
+def read_index_entry(entry: bytes) -> tuple[int, str]:
+    """(hour, venue) of an entry."""
+    return int.from_bytes(entry[:4], "big"), entry[4:].decode()
+
+
+@lru_cache(maxsize=8192)
+def read_case(record: bytes) -> Case:
+    """The case in a case record."""
+    return Case.model_validate_json(record[_RECORD_PREFIX:])
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Keys and expiries for a number of shards and a retention in days."""
+
+    shards: int
+    retention_days: int
+
+    def _shard(self, text: str) -> int:
+        return zlib.crc32(text.encode()) % self.shards
+
+    def bucket_prefix(self, venue: str) -> str:
+        """The key of a venue's hour without the hour."""
+        return f"v:{{{self._shard(venue)}}}:{venue}:"
+
+    def bucket(self, venue: str, hour: int) -> str:
+        """HASH: person (8 bytes) → the person's marks of the hour."""
+        return f"{self.bucket_prefix(venue)}{hour}"
+
+    def index(self, person: str) -> str:
+        """HASH: the (hour, venue) pairs of a person."""
+        return f"p:{{{self._shard(person)}}}:{person}"
+
+    def cases(self, person: str) -> str:
+        """HASH: case id → case record of a person."""
+        return f"c:{{{self._shard(person)}}}:{person}"
+
+    def flags(self, venue: str) -> str:
+        """HASH: case id → case record flagged at a venue."""
+        return f"f:{{{self._shard(venue)}}}:{venue}"
+
+    def case(self, case_id: str) -> str:
+        """HASH: `r` highest record, `s` subject, `v:` and a code for every venue the case ever touched."""
+        return f"k:{{{self._shard(case_id)}}}:{case_id}"
+
+    def entries(self, venue: str, case_id: str) -> str:
+        """HASH: what stands published, and `n`, the number of attempts."""
+        return f"e:{{{self._shard(venue)}}}:{venue}:{case_id}"
+
+    @property
+    def _kept_seconds(self) -> int:
+        return (self.retention_days + _GRACE_DAYS) * _DAY_SECONDS
+
+    def bucket_expiry(self, hour: int) -> int:
+        """When an hour's marks go, Unix seconds: by the hour that they speak of."""
+        return (hour + 1) * 3600 + self._kept_seconds
+
+    def oldest_hour(self, now_ms: int) -> int:
+        """Hours below this have expired."""
+        return (now_ms // 1000 - self._kept_seconds) // 3600 - 1
+
+    def case_expiry(self, case: Case) -> int:
+        """When a case and what stands of it go: one retention after its last marks, so that it can still
+        be withdrawn when they are gone."""
+        return (case.end // MS_PER_MINUTE + case.linger) * 60 + 2 * self._kept_seconds
+
+    def case_record(self, case: Case) -> bytes:
+        """The record of a case that scripts compare."""
+        return b"%08d%012d" % (case.version, self.case_expiry(case)) + case.to_json()
+
+
+def exposure_field(person: str, day: int) -> str:
+    """The field of a contact's day among the entries."""
+    return f"{person}|{day}"
+
+
+def warning_field(day: int) -> str:
+    """The field of a day's warning among the entries."""
+    return f"w|{day}"
+
+
+def read_field(name: bytes) -> tuple[str, int] | None:
+    """(person or "w", day) of a field; none for the counter."""
+    person, bar, day = name.decode().partition("|")
+    return (person, int(day)) if bar else None
+
+
+def pack_standing(entry: Standing) -> bytes:
+    """An exposure entry as JSON."""
+    return orjson.dumps([entry.version, entry.status, entry.first, entry.last, entry.minutes, entry.pending])
+
+
+def unpack_standing(value: bytes) -> Standing:
+    """The exposure entry in its JSON."""
+    return Standing(*orjson.loads(value))
+
+
+def pack_warned(entry: Warned) -> bytes:
+    """A warning entry as JSON."""
+    return orjson.dumps([entry.version, entry.status, entry.presences, entry.contacts, entry.pending])
+
+
+def unpack_warned(value: bytes) -> Warned:
+    """The warning entry in its JSON."""
+    version, status, presences, contacts, pending = orjson.loads(value)
+    return Warned(version, status, tuple((a, b) for a, b in presences), contacts, pending)

@@ -1,0 +1,287 @@
+"""The matcher role: touched events in; exposures and venue warnings out.
+
+The steps of one match are numbered as in docs/DESIGN.md, section "The two-sided join". Decisions about one
+venue are made one after another, because `touched` is keyed by venue and a partition has one owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from schemas.events import (
+    Case,
+    Exposure,
+    Venue,
+    VenueWarning,
+    exposure_id,
+)
+from schemas.times import MS_PER_MINUTE, day_name, day_start
+from stream_processors.matching import (
+    MARGIN,
+    Decision,
+    Key,
+    Snapshot,
+    Standing,
+    Warned,
+    days_changed,
+    days_of,
+    decide,
+    own_presences,
+    window,
+)
+from stream_processors.metrics import Metrics
+from stream_processors.outputs import Out, TransactionalProducer
+from stream_processors.presence import Interval, Mark, linger
+from stream_processors.store import Store
+from stream_processors.touches import Touch, gather, touched_records
+from stream_processors.venues import VenueTable
+
+# How many days' buckets are read and decided at a time: bounds what one computation holds in memory at a
+# market with tens of thousands of scans a day.
+_DAYS_AT_A_TIME: Final = 4
+# Matches of one chunk that wait for Redis at the same time.
+_CONCURRENT: Final = 16
+# A bucket that expires while it is being read must be frozen already.
+_FREEZE_EARLY_S: Final = 120
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class MatcherTopics:
+    """The names of the topics that the matcher reads and writes on this installation."""
+
+    touched: str
+    exposures: str
+    warnings: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A decision that is written as pending and has to be published, then cleared."""
+
+    venue: Venue
+    case: Case
+    decision: Decision
+
+
+def _groups(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _runs(days: Iterable[int], longest: int) -> list[list[int]]:
+    """Days in order, cut into runs of neighbours."""
+    runs: list[list[int]] = []
+    for day in sorted(days):
+        if runs and day == runs[-1][-1] + 1 and len(runs[-1]) < longest:
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    return runs
+
+
+def exposure_record(topic: str, venue: Venue, case: Case, key: Key, entry: Standing) -> Out:
+    """The record that tells the world what stands of one contact on one day."""
+    person, day = key
+    date = day_name(day)
+    identity = exposure_id(case.case_id, person, venue.code, date)
+    exposure = Exposure(
+        exposure_id=identity,
+        case_id=case.case_id,
+        person=person,
+        venue=venue.code,
+        sector=venue.sector,
+        department=venue.department,
+        date=date,
+        first=entry.first * MS_PER_MINUTE,
+        last=entry.last * MS_PER_MINUTE,
+        minutes=entry.minutes,
+        status=entry.status,
+        case_version=entry.case_version,
+        evidence=entry.evidence,
+        version=entry.version,
+    )
+    return Out(topic, exposure.model_dump_json().encode(), identity.encode())
+
+
+def warning_record(topic: str, venue: Venue, case: Case, day: int, entry: Warned) -> Out:
+    """The record that tells the venue's department, without persons."""
+    date = day_name(day)
+    warning = VenueWarning(
+        case_id=case.case_id,
+        venue=venue.code,
+        department=venue.department,
+        date=date,
+        presences=[(start * MS_PER_MINUTE, end * MS_PER_MINUTE) for start, end in entry.presences],
+        contacts=entry.contacts,
+        status=entry.status,
+        version=entry.version,
+    )
+    key = f"{case.case_id}|{venue.code}|{date}".encode()
+    return Out(topic, warning.model_dump_json().encode(), key, [("department", venue.department.encode())])
+
+
+class Matcher:
+    """Decide, write as pending, publish in a transaction, clear: for every touch of a chunk."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        venues: VenueTable,
+        producer_for: Callable[[int], TransactionalProducer],
+        topics: MatcherTopics,
+        clock_ms: Callable[[], int],
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._venues = venues
+        self._producer_for = producer_for
+        self._producers: dict[int, TransactionalProducer] = {}
+        self._topics = topics
+        self._clock_ms = clock_ms
+        self._metrics = metrics
+
+    async def process(self, partition: int, touches: Sequence[Touch]) -> None:
+        """Do everything that a chunk of one partition asks for; return when it is durable."""
+        producer = await self._owned(partition)
+        for group in _groups(gather(touches), _CONCURRENT):
+            matched = await asyncio.gather(*(self._match(touch) for touch in group))
+            pending = [item for items, _ in matched for item in items]
+            news = [touch for _, touches_found in matched for touch in touches_found]
+            out = [record for item in pending for record in self._records(item)]
+            out += touched_records(self._topics.touched, news)
+            if out:
+                await asyncio.to_thread(producer.send, out)  # (4)
+            await asyncio.gather(  # (5)
+                *(
+                    self._store.clear_pending(item.venue.code, item.case.case_id, item.decision)
+                    for item in pending
+                )
+            )
+            self._count(pending)
+
+    async def _owned(self, partition: int) -> TransactionalProducer:
+        """The partition's producer. It shuts out every earlier owner before the first step is taken, so
+        that whatever a zombie decided before cannot land after what we decide."""
+        producer = self._producers.get(partition)
+        if producer is None:
+            producer = self._producer_for(partition)
+            await asyncio.to_thread(producer.begin_ownership)
+            self._producers[partition] = producer
+        return producer
+
+    async def _match(self, touch: Touch) -> tuple[list[_Pending], list[Touch]]:
+        """Steps (1) to (3) of one venue and case; days are decided a few at a time."""
+        if self._store.layout.case_expiry(touch.case) * 1000 <= self._clock_ms():
+            return [], []  # nothing of it is kept any more
+        venue = self._venues.get(touch.venue)
+        case, days, news = touch.case, set[int](), list[Touch]()
+        if touch.minutes is not None:
+            days = set(days_changed(touch.minutes, own=touch.persons is None))
+        if touch.minutes is None or venue is None:
+            first = await self._store.set_flag(touch.venue, case, None, (), self._clock_ms())  # (1)
+            case = first.case
+            news = await self._new_descendants(touch.venue, case)
+            if venue is None:
+                return [], news  # no marks yet: its first scan will find the flag
+            infectious = linger(await self._own(venue, case), case.linger)
+            days = days_of(infectious) | {day for _, day in first.standing} | set(first.warned)
+        pending: list[_Pending] = []
+        for run in _runs(days, _DAYS_AT_A_TIME):
+            decided = await self._decide(touch, venue, case, run)
+            if decided is not None:
+                pending.append(decided)
+        return pending, news
+
+    async def _new_descendants(self, code: str, case: Case) -> list[Touch]:
+        """Venues that were put below a declared place while it was being declared. From here on, the flag
+        that was just set tells their scans."""
+        if case.venue != code:
+            return []
+        self._venues.catch_up()
+        below = self._venues.register.descendants(code)
+        if not below:
+            return []
+        _, added, _ = await self._store.add_case_venues(case.case_id, sorted(below))
+        return [Touch(venue, case, persons=None) for venue in added]
+
+    async def _own(self, venue: Venue, case: Case) -> list[Interval]:
+        marks: list[Mark] = []
+        if case.person is not None:
+            start, end = window(case)
+            hours = self._kept(start - MARGIN, end + MARGIN)
+            marks = (await self._store.marks(venue.code, hours, [case.person])).get(case.person, [])
+        kept = self._kept(*window(case))
+        inside = (kept.start * 60, kept.stop * 60)
+        return [
+            (max(start, inside[0]), min(end, inside[1]))
+            for start, end in own_presences(case, marks, venue.dwell)
+            if start < inside[1] and end > inside[0]
+        ]
+
+    def _kept(self, start: int, end: int) -> range:
+        """The hours of [start, end) minutes that Redis can hold, whatever window a case names."""
+        now_ms = self._clock_ms()
+        first = max(start // 60, self._store.layout.oldest_hour(now_ms))
+        # a gateway's clock may be ahead of ours, though not by a month
+        last = min(-(-end // 60), now_ms // (60 * MS_PER_MINUTE) + 31 * 24)
+        return range(first, max(first, last))
+
+    async def _decide(self, touch: Touch, venue: Venue, case: Case, days: list[int]) -> _Pending | None:
+        store = self._store
+        persons = None if touch.persons is None else sorted(touch.persons)
+        keys = None if persons is None else [(person, day) for person in persons for day in days]
+        looked_at = persons
+        if persons is not None and case.person is not None:
+            looked_at = [*persons, case.person]
+        while True:
+            attempt = await store.set_flag(venue.code, case, keys, days, self._clock_ms())  # (1)
+            case = attempt.case
+            hours = self._kept(day_start(days[0]) - MARGIN, day_start(days[-1] + 1) + MARGIN)
+            marks = await store.marks(venue.code, hours, looked_at)
+            wanted = set(days)
+            snapshot = Snapshot(
+                case=case,
+                dwell=venue.dwell,
+                days=days,
+                marks=marks,
+                standing={key: entry for key, entry in attempt.standing.items() if key[1] in wanted},
+                warned=attempt.warned,
+                frozen=self._frozen(days),
+                whole=persons is None,
+            )
+            decision = decide(snapshot, self._clock_ms())  # (2)
+            if not decision.exposures and not decision.warnings:
+                return None
+            if await store.write_pending(venue.code, case.case_id, attempt.number, decision):  # (3)
+                return _Pending(venue, case, decision)
+            self._metrics.match_retries.inc()
+
+    def _frozen(self, days: Sequence[int]) -> frozenset[int]:
+        now_s = self._clock_ms() // 1000
+        layout = self._store.layout
+        return frozenset(
+            day
+            for day in days
+            if layout.bucket_expiry((day_start(day) - MARGIN) // 60) <= now_s + _FREEZE_EARLY_S
+        )
+
+    def _records(self, item: _Pending) -> list[Out]:
+        topics = self._topics
+        return [
+            exposure_record(topics.exposures, item.venue, item.case, key, entry)
+            for key, entry in item.decision.exposures.items()
+        ] + [
+            warning_record(topics.warnings, item.venue, item.case, day, entry)
+            for day, entry in item.decision.warnings.items()
+        ]
+
+    def _count(self, pending: Sequence[_Pending]) -> None:
+        for item in pending:
+            for entry in item.decision.exposures.values():
+                self._metrics.exposures.labels(entry.status).inc()
+            self._metrics.warnings.inc(len(item.decision.warnings))

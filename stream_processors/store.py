@@ -1,0 +1,310 @@
+"""The state in Redis: one method a step of the protocol, each atomic within one shard.
+
+Every write is a merge, so every step may be repeated; a caller that is not sure repeats it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgpack
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from schemas.events import Case
+from stream_processors.layout import (
+    Layout,
+    exposure_field,
+    index_entry,
+    mark_byte,
+    marks_of,
+    pack_standing,
+    pack_warned,
+    read_case,
+    read_field,
+    read_index_entry,
+    tag,
+    unpack_standing,
+    unpack_warned,
+    warning_field,
+)
+from stream_processors.matching import Decision, Key, Standing, Warned
+from stream_processors.presence import Mark
+
+_LUA: Final = Path(__file__).parent / "lua"
+# Lua's unpack holds about 8,000 values: a bucket may take two of them a mark
+_MARKS_A_CALL: Final = 2_000
+
+NEW: Final = "n"
+REDELIVERY: Final = "r"
+DUPLICATE: Final = "d"
+
+CaseVerdict = Literal["set", "same", "lower", "conflict", "subject"]
+
+
+@dataclass(frozen=True, slots=True)
+class MarkRow:
+    """One scan as the store sees it."""
+
+    scan_id: str
+    person: str
+    venue: str
+    hour: int
+    minute: int  # in the hour
+    kind: int
+
+
+@dataclass(slots=True)
+class Ingested:
+    """What the two steps of a scan found: a verdict a mark, and who has to be told."""
+
+    verdicts: str
+    flags: dict[str, list[Case]]
+    cases: dict[str, list[Case]]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The first step of a match: the case record that stands, the attempt's number, the entries."""
+
+    case: Case
+    number: int
+    standing: Mapping[Key, Standing]
+    warned: Mapping[int, Warned]
+
+
+class _Script:
+    def __init__(self, name: str) -> None:
+        self.source = (_LUA / f"{name}.lua").read_text()
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+
+def connect(url: str) -> Redis:
+    """A client that outlasts a short break, and raises after about ten seconds of it.
+
+    The socket time-out prevents waiting for ever on a server that is stopped or a half-open connection;
+    raising ends the worker, so that its records are redelivered.
+    """
+    return Redis.from_url(
+        url,
+        socket_timeout=5.0,
+        socket_connect_timeout=2.0,
+        health_check_interval=30,
+        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), 10),
+        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+        protocol=2,
+    )
+
+
+class Store:
+    """Redis, spoken to in steps of the protocol."""
+
+    def __init__(self, redis: Redis, layout: Layout) -> None:
+        self._redis = redis
+        self.layout = layout
+        self._scripts = {path.stem: _Script(path.stem) for path in sorted(_LUA.glob("*.lua"))}
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    async def load(self) -> None:
+        """Make the scripts known to the server. Raises redis.ConnectionError when it is away."""
+        for script in self._scripts.values():
+            await self._redis.script_load(script.source)
+
+    async def _run(self, name: str, keys: Sequence[str], args: Iterable[Any]) -> Any:
+        arguments = list(args)
+        try:
+            return await self._redis.evalsha(self._scripts[name].sha, len(keys), *keys, *arguments)
+        except NoScriptError:  # the server was restarted
+            await self.load()
+            return await self._redis.evalsha(self._scripts[name].sha, len(keys), *keys, *arguments)
+
+    # --- a scan -------------------------------------------------------------------------------
+
+    async def add_scans(self, rows: Sequence[MarkRow], flag_venues: Sequence[str], now_ms: int) -> Ingested:
+        """Both steps of every scan of a chunk: marks and flags first, then index and cases."""
+        verdicts: list[str] = []
+        flags: dict[str, list[Case]] = {}
+        cases: dict[str, list[Case]] = {}
+        for start in range(0, len(rows), _MARKS_A_CALL):
+            part = rows[start : start + _MARKS_A_CALL]
+            marks_request, order = self._marks_request(part, flag_venues)
+            persons_request, persons = self._persons_request(part, now_ms)
+            marked, found = await self._two_steps(marks_request, persons_request)
+            verdicts += _in_order(marked[0].decode(), order)
+            for index, fields in marked[1]:
+                flags[flag_venues[index]] = [read_case(record) for record in fields[1::2]]
+            for index, fields in found:
+                cases[persons[index]] = [read_case(record) for record in fields[1::2]]
+        return Ingested("".join(verdicts), flags, cases)
+
+    async def _two_steps(self, marks: bytes, persons: bytes) -> tuple[Any, Any]:
+        # one round trip; commands of one connection run in order, so the venue step comes first
+        for _ in range(2):
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.evalsha(self._scripts["add_marks"].sha, 0, marks)
+            pipeline.evalsha(self._scripts["add_index"].sha, 0, persons)
+            replies = await pipeline.execute(raise_on_error=False)
+            if not any(isinstance(reply, NoScriptError) for reply in replies):
+                break
+            await self.load()
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies[0], replies[1]
+
+    def _marks_request(self, rows: Sequence[MarkRow], flag_venues: Sequence[str]) -> tuple[bytes, list[int]]:
+        """The argument of add_marks, and for each mark of it the position of its row."""
+        layout = self.layout
+        buckets: dict[tuple[str, int], list[Any]] = {}
+        positions: dict[tuple[str, int], list[int]] = {}
+        for position, row in enumerate(rows):
+            at = (row.venue, row.hour)
+            bucket = buckets.get(at)
+            if bucket is None:
+                bucket = buckets[at] = [layout.bucket(*at), layout.bucket_expiry(row.hour)]
+                positions[at] = []
+            bucket.append(bytes.fromhex(row.person))
+            bucket.append(bytes((mark_byte(row.kind, row.minute),)) + tag(row.scan_id))
+            positions[at].append(position)
+        request = [list(buckets.values()), [layout.flags(venue) for venue in flag_venues]]
+        # raw strings: Lua's unpacker gives them back byte for byte
+        packed: bytes = msgpack.packb(request, use_bin_type=False)
+        return packed, [position for at in buckets for position in positions[at]]
+
+    def _persons_request(self, rows: Sequence[MarkRow], now_ms: int) -> tuple[bytes, list[str]]:
+        layout = self.layout
+        entries: dict[str, set[tuple[int, str]]] = {}
+        for row in rows:
+            entries.setdefault(row.person, set()).add((row.hour, row.venue))
+        request = [
+            [
+                [
+                    layout.index(person),
+                    layout.cases(person),
+                    layout.bucket_expiry(max(hour for hour, _ in visited)),
+                    *(index_entry(hour, venue) for hour, venue in visited),
+                ]
+                for person, visited in entries.items()
+            ],
+            max(layout.oldest_hour(now_ms), 0).to_bytes(4, "big"),
+        ]
+        packed: bytes = msgpack.packb(request, use_bin_type=False)
+        return packed, list(entries)
+
+    # --- a case -------------------------------------------------------------------------------
+
+    async def set_case(self, case: Case) -> tuple[CaseVerdict, Case]:
+        """First step: what becomes of this version, and the case that stands."""
+        layout = self.layout
+        verdict, record = await self._run(
+            "set_case",
+            [layout.case(case.case_id)],
+            [layout.case_record(case), case.subject, layout.case_expiry(case)],
+        )
+        return verdict.decode(), read_case(record)
+
+    async def set_person_case(self, case: Case, now_ms: int) -> list[tuple[int, str]]:
+        """Second step: give the person the case; the (hour, venue) pairs of the person's index."""
+        assert case.person is not None
+        layout = self.layout
+        entries = await self._run(
+            "set_person_case",
+            [layout.cases(case.person), layout.index(case.person)],
+            [case.case_id, layout.case_record(case), layout.case_expiry(case), now_ms // 1000],
+        )
+        return [read_index_entry(entry) for entry in entries]
+
+    async def add_case_venues(
+        self, case_id: str, venues: Iterable[str]
+    ) -> tuple[Case | None, list[str], list[str]]:
+        """Remember venues of a case: (the case that stands, the new ones, all of them)."""
+        record, added, known = await self._run("add_case_venues", [self.layout.case(case_id)], venues)
+        case = read_case(record) if record else None
+        return case, [venue.decode() for venue in added], [venue.decode() for venue in known]
+
+    # --- a match ------------------------------------------------------------------------------
+
+    async def set_flag(
+        self, venue: str, case: Case, keys: Iterable[Key] | None, days: Iterable[int], now_ms: int
+    ) -> Attempt:
+        """First step: flag the venue, count the attempt, read the entries of `keys` (none: all)."""
+        layout = self.layout
+        wanted: list[str] = []
+        if keys is not None:
+            wanted = [exposure_field(*key) for key in keys] + [warning_field(day) for day in days]
+        reply = await self._run(
+            "set_flag",
+            [layout.flags(venue), layout.entries(venue, case.case_id)],
+            [case.case_id, layout.case_record(case), layout.case_expiry(case), now_ms // 1000, *wanted],
+        )
+        standing: dict[Key, Standing] = {}
+        warned: dict[int, Warned] = {}
+        for name, value in zip(reply[2::2], reply[3::2], strict=True):
+            parsed = read_field(name)
+            if parsed is None:
+                continue
+            subject, day = parsed
+            if subject == "w":
+                warned[day] = unpack_warned(value)
+            else:
+                standing[subject, day] = unpack_standing(value)
+        return Attempt(read_case(reply[0]), int(reply[1]), standing, warned)
+
+    async def marks(self, venue: str, hours: range, persons: Sequence[str] | None) -> dict[str, list[Mark]]:
+        """The marks at a venue in these hours: of these persons, or of everybody."""
+        if not hours or (persons is not None and not persons):
+            return {}
+        layout = self.layout
+        fields = [bytes.fromhex(person) for person in persons or ()]
+        request = [layout.bucket_prefix(venue), hours.start, hours.stop - 1, fields]
+        reply = await self._run(
+            "read_marks",
+            [layout.bucket(venue, hours.start)],
+            [msgpack.packb(request, use_bin_type=False)],
+        )
+        found: dict[str, list[Mark]] = {}
+        for hour, pairs in reply:
+            for field, value in zip(pairs[::2], pairs[1::2], strict=True):
+                found.setdefault(field.hex(), []).extend(marks_of(hour, value))
+        return found
+
+    async def write_pending(self, venue: str, case_id: str, number: int, decision: Decision) -> bool:
+        """Third step: write what will change as pending; false when the attempt has to be made again."""
+        arguments: list[Any] = [number]
+        for key, standing in decision.exposures.items():
+            arguments += [exposure_field(*key), pack_standing(standing)]
+        for day, warned in decision.warnings.items():
+            arguments += [warning_field(day), pack_warned(warned)]
+        return bool(await self._run("write_pending", [self.layout.entries(venue, case_id)], arguments))
+
+    async def clear_pending(self, venue: str, case_id: str, decision: Decision) -> None:
+        """Fifth step: what was published is no longer pending."""
+        arguments: list[Any] = []
+        for key, standing in decision.exposures.items():
+            settled = Standing(
+                standing.version, standing.status, standing.first, standing.last, standing.minutes
+            )
+            arguments += [exposure_field(*key), pack_standing(standing), pack_standing(settled)]
+        for day, warned in decision.warnings.items():
+            calm = Warned(warned.version, warned.status, warned.presences, warned.contacts)
+            arguments += [warning_field(day), pack_warned(warned), pack_warned(calm)]
+        await self._run("clear_pending", [self.layout.entries(venue, case_id)], arguments)
+
+
+def _in_order(verdicts: str, order: Sequence[int]) -> list[str]:
+    """Verdicts given bucket by bucket, put back in the order of the rows."""
+    placed = [""] * len(order)
+    for position, verdict in zip(order, verdicts, strict=True):
+        placed[position] = verdict
+    return placed

@@ -1,0 +1,188 @@
+"""The processors' copy of the register of venues, kept from the compacted topic `venues`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
+from pydantic import ValidationError
+
+from schemas.events import Venue
+
+log: Final = logging.getLogger(__name__)
+
+
+class Register:
+    """Venues by code. Pure: `put` and `remove` are all that changes it."""
+
+    def __init__(self, venues: Iterable[Venue] = ()) -> None:
+        self._venues: dict[str, Venue] = {}
+        self._children: dict[str, set[str]] = {}
+        for venue in venues:
+            self.put(venue)
+
+    def __contains__(self, code: str) -> bool:
+        return code in self._venues
+
+    def __len__(self) -> int:
+        return len(self._venues)
+
+    def get(self, code: str) -> Venue | None:
+        """The venue, or none."""
+        return self._venues.get(code)
+
+    def put(self, venue: Venue) -> bool:
+        """Add or replace a venue. False when that would change its dwell, which is never allowed:
+        exposures already decided would no longer hold."""
+        old = self._venues.get(venue.code)
+        if old is not None:
+            if old.dwell != venue.dwell:
+                return False
+            if old.parent is not None:
+                self._children.get(old.parent, set()).discard(venue.code)
+        self._venues[venue.code] = venue
+        if venue.parent is not None:
+            self._children.setdefault(venue.parent, set()).add(venue.code)
+        return True
+
+    def ancestors(self, code: str) -> list[str]:
+        """Parents upwards, nearest first; a cycle ends it."""
+        found: list[str] = []
+        venue = self._venues.get(code)
+        while venue is not None and venue.parent is not None and venue.parent not in (code, *found):
+            found.append(venue.parent)
+            venue = self._venues.get(venue.parent)
+        return found
+
+    def descendants(self, code: str) -> set[str]:
+        """All venues below, without the venue itself."""
+        found: set[str] = set()
+        waiting = [code]
+        while waiting:
+            for child in self._children.get(waiting.pop(), ()):
+                if child != code and child not in found:
+                    found.add(child)
+                    waiting.append(child)
+        return found
+
+    def closed_at(self, codes: Iterable[str]) -> dict[str, int | None]:
+        """For each known code, when it closed (ms) or none."""
+        venues = self._venues
+        return {code: venues[code].closed_at for code in codes if code in venues}
+
+
+class VenueTable:
+    """A register that follows the topic in a thread.
+
+    `catch_up` reads to the topic's end of that moment: a venue whose import was acknowledged before a scan
+    was posted is never unknown.
+    """
+
+    def __init__(self, kafka: str, topic: str, timeout_s: float = 30.0) -> None:
+        self.register = Register()
+        self._topic = topic
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()  # of the consumer: one thread at a time polls it
+        self._stop = threading.Event()
+        self._next: dict[int, int] = {}
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": kafka,
+                "group.id": f"{topic}-readers",  # the client asks for one; nothing is committed
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": 100,
+            }
+        )
+        self._thread = threading.Thread(target=self._follow, name="venues", daemon=True)
+
+    def start(self) -> None:
+        """Read the whole register, then follow it. Raises RuntimeError when that takes too long."""
+        partitions = self._partitions()
+        self._consumer.assign([TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in partitions])
+        self._next = dict.fromkeys(partitions, 0)
+        self.catch_up()
+        log.info("loaded %d venues", len(self.register))
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and close the consumer."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(5.0)
+        with self._lock:
+            self._consumer.close()
+
+    def catch_up(self) -> None:
+        """Read to the end that the topic has now. Raises RuntimeError when that takes too long."""
+        deadline = time.monotonic() + self._timeout_s
+        ends = {
+            partition: self._consumer.get_watermark_offsets(
+                TopicPartition(self._topic, partition), timeout=self._timeout_s
+            )[1]
+            for partition in self._next
+        }
+        while any(self._next[partition] < end for partition, end in ends.items()):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"could not read topic {self._topic} to its end in {self._timeout_s} s")
+            self._poll(0.05)
+
+    def closed_at(self, codes: Iterable[str]) -> Mapping[str, int | None]:
+        """As Register.closed_at; an unknown code is looked for at the end of the topic first."""
+        wanted = list(codes)
+        found = self.register.closed_at(wanted)
+        if len(found) < len(wanted):
+            self.catch_up()
+            found = self.register.closed_at(wanted)
+        return found
+
+    def get(self, code: str) -> Venue | None:
+        """The venue, looked for at the end of the topic if need be."""
+        if code not in self.register:
+            self.catch_up()
+        return self.register.get(code)
+
+    def _partitions(self) -> list[int]:
+        try:
+            metadata = self._consumer.list_topics(self._topic, timeout=self._timeout_s).topics[self._topic]
+        except KafkaException as error:
+            raise RuntimeError(f"Kafka does not answer: {error}") from error
+        if metadata.error is not None:
+            raise RuntimeError(f"topic {self._topic}: {metadata.error}; run: truyvet topics apply")
+        return sorted(metadata.partitions)
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            self._poll(0.2)
+
+    def _poll(self, timeout_s: float) -> None:
+        with self._lock:
+            messages = self._consumer.consume(500, timeout_s)
+            for message in messages:
+                self._apply(message)
+            for position in self._consumer.position(
+                [TopicPartition(self._topic, partition) for partition in self._next]
+            ):
+                if position.offset > 0:  # past control records and what compaction took
+                    self._next[position.partition] = position.offset
+
+    def _apply(self, message: Message) -> None:
+        if message.error() is not None:
+            return
+        value = message.value()
+        if value is None:
+            # A venue is closed, not deleted: scans of the past still need its dwell.
+            log.warning("ignored a tombstone for venue %r", message.key())
+            return
+        try:
+            venue = Venue.model_validate_json(value)
+        except ValidationError as error:
+            problem = error.errors(include_input=False, include_url=False)[0]
+            log.error("ignored venue at offset %s: %s %s", message.offset(), problem["loc"], problem["msg"])
+            return
+        if not self.register.put(venue):
+            log.error("ignored venue %s: its dwell was set before and never changes", venue.code)
