@@ -1,0 +1,84 @@
+"""Real engines for every test that wants them: started once a session, on free ports, in a scratch folder.
+
+A test takes `settings`: an installation of its own on these engines (own topic names, own Redis database,
+own ClickHouse database), with all its topics made. `engines` alone gives the addresses.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import redis
+from clickhouse_driver import Client
+
+from deploy.local import engines as local
+from deploy.local.topics import TopicAdmin
+from schemas.settings import Settings
+
+_REDIS_DATABASES = 1024
+_ARCHIVE_IS_THERE = importlib.util.find_spec(local.CLICKHOUSE_MODULE) is not None
+_next_database = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """Where the session's engines listen, on loopback."""
+
+    kafka_port: int
+    redis_port: int
+    clickhouse_port: int
+
+    @property
+    def kafka(self) -> str:
+        """host:port of the broker."""
+        return f"127.0.0.1:{self.kafka_port}"
+
+
+@pytest.fixture(scope="session")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    """Kafka, Redis and the ClickHouse engine, ended by their process ids when the session ends."""
+    folder = tmp_path_factory.mktemp("engines")
+    kafka, controller, redis_port, clickhouse = local.free_ports(4)
+    launches = [
+        local.kafka(folder / "kafka", kafka, controller),
+        local.redis(folder / "redis", redis_port, databases=_REDIS_DATABASES),
+    ]
+    if _ARCHIVE_IS_THERE:
+        launches.append(local.clickhouse(folder / "clickhouse", clickhouse))
+    with local.scratch(launches, folder / "logs"):
+        yield Engines(kafka, redis_port, clickhouse)
+
+
+@pytest.fixture
+def settings(engines: Engines) -> Iterator[Settings]:
+    """An installation of its own on the session's engines, gone when the test is."""
+    mark = uuid.uuid4().hex[:8]
+    database = 1 + next(_next_database) % (_REDIS_DATABASES - 1)
+    archive = f"clickhouse://default@127.0.0.1:{engines.clickhouse_port}"
+    own = Settings(
+        kafka=engines.kafka,
+        redis=f"redis://127.0.0.1:{engines.redis_port}/{database}",
+        clickhouse=f"{archive}/t_{mark}",
+        gateway_port=local.free_ports(1)[0],
+        metrics_port=local.free_base((0, 1, 2, 3, 64, 65, 66)),
+        topic_prefix=f"t{mark}.",
+    )
+    marks = redis.Redis.from_url(own.redis_url)
+    marks.flushdb()
+    clickhouse = Client.from_url(f"{archive}/default") if _ARCHIVE_IS_THERE else None
+    if clickhouse:
+        clickhouse.execute(f"CREATE DATABASE t_{mark}")
+    topics = TopicAdmin(own)
+    topics.apply()
+    yield own
+    topics.delete()
+    if clickhouse:
+        clickhouse.execute(f"DROP DATABASE t_{mark}")
+        clickhouse.disconnect()
+    marks.flushdb()
+    marks.close()
