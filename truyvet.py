@@ -20,7 +20,7 @@ _GROUPS: dict[str, str | None] = {
     "cases": "cases",
     "exposures": "exposures",
     "trace": "trace",
-    "roles": "run",
+    "roles": None,
     "demo": None,
 }
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 from pydantic import ValidationError
 
 from schemas.events import Venue
@@ -89,6 +90,8 @@ class VenueTable:
         self._lock = threading.Lock()  # of the consumer: one thread at a time polls it
         self._stop = threading.Event()
         self._next: dict[int, int] = {}
+        # asks for the ends: the consumer's own query waits while another thread polls it
+        self._admin = AdminClient({"bootstrap.servers": kafka})
         self._consumer = Consumer(
             {
                 "bootstrap.servers": kafka,
@@ -120,16 +123,16 @@ class VenueTable:
     def catch_up(self) -> None:
         """Read to the end that the topic has now. Raises RuntimeError when that takes too long."""
         deadline = time.monotonic() + self._timeout_s
-        ends = {
-            partition: self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition), timeout=self._timeout_s
-            )[1]
-            for partition in self._next
-        }
+        ends = self._ends()
         while any(self._next[partition] < end for partition, end in ends.items()):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"could not read topic {self._topic} to its end in {self._timeout_s} s")
             self._poll(0.05)
+
+    def _ends(self) -> dict[int, int]:
+        asked = {TopicPartition(self._topic, partition): OffsetSpec.latest() for partition in self._next}  # type: ignore[no-untyped-call]
+        answers = self._admin.list_offsets(asked, request_timeout=self._timeout_s)
+        return {partition.partition: answer.result().offset for partition, answer in answers.items()}
 
     def closed_at(self, codes: Iterable[str]) -> Mapping[str, int | None]:
         """As Register.closed_at; an unknown code is looked for at the end of the topic first."""
