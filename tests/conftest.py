@@ -21,7 +21,7 @@ from deploy.local.topics import TopicAdmin
 from schemas.settings import Settings
 
 _REDIS_DATABASES = 1024
-_ARCHIVE_IS_THERE = importlib.util.find_spec(local.CLICKHOUSE_MODULE) is not None
+_ARCHIVE_IS_THERE = importlib.util.find_spec(f"{local.CLICKHOUSE_MODULE}.__main__") is not None
 _next_database = itertools.count(1)
 
 

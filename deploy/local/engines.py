@@ -36,6 +36,10 @@ START_SECONDS = 90.0
 STOP_SECONDS = 30.0
 
 
+# Java takes the names of files from the locale: without this it cannot open a folder called "dữ liệu".
+UTF8 = {"LC_ALL": "C.UTF-8"}
+
+
 class EngineError(RuntimeError):
     """A server cannot be started or does not answer; the message says why and what to do."""
 
@@ -92,6 +96,7 @@ def kafka(data: Path, port: int, controller_port: int | None = None) -> Launch:
             capture_output=True,
             text=True,
             check=False,
+            env={**os.environ, **UTF8},
             timeout=START_SECONDS,  # a JVM that hangs on a full disk
         )
         if result.returncode:
@@ -142,7 +147,14 @@ def _kafka_properties(log: Path, port: int, controller_port: int) -> str:
         "log.cleaner.dedupe.buffer.size": str(32 * 1024 * 1024),
         "log.cleaner.min.cleanable.ratio": "0.3",
     }
-    return "".join(f"{key}={value}\n" for key, value in lines.items())
+    return "".join(f"{key}={_escaped(value)}\n" for key, value in lines.items())
+
+
+def _escaped(value: str) -> str:
+    """As a .properties file wants it: Latin-1 is read, anything else is written as UTF-16 escapes."""
+    units = value.encode("utf-16-be")
+    codes = [int.from_bytes(units[at : at + 2]) for at in range(0, len(units), 2)]
+    return "".join(chr(code) if 32 <= code < 127 and code != 92 else f"\\u{code:04x}" for code in codes)
 
 
 def redis(data: Path, port: int, databases: int = 16) -> Launch:
@@ -155,6 +167,7 @@ def redis(data: Path, port: int, databases: int = 16) -> Launch:
         "bind": HOST,
         "dir": data,
         "daemonize": "no",
+        "set-proc-title": "no",  # it would overwrite the mark by which `down` knows a lost process
         "databases": databases,
         "appendonly": "yes",
         "appendfsync": "everysec",
@@ -321,6 +334,7 @@ def start(launch: Launch, log: IO[bytes]) -> subprocess.Popen[bytes]:
     launch.prepare()
     return subprocess.Popen(
         _bound_to_us(launch.command),
+        env={**os.environ, **UTF8},
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,

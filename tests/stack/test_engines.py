@@ -73,7 +73,7 @@ def test_scratch_ends_what_it_started(tmp_path: Path) -> None:
 def test_one_port_for_two_servers_is_refused(tmp_path: Path) -> None:
     (port,) = local.free_ports(1)
     launches = [local.redis(tmp_path, port), local.clickhouse(tmp_path, port)]
-    with pytest.raises(local.EngineError, match="is meant for redis and clickhouse"):
+    with pytest.raises(local.EngineError, match="is meant for both redis and clickhouse"):
         local.check_ports(launches)
 
 

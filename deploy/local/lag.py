@@ -1,0 +1,180 @@
+"""How far behind is each consumer group, and how old is what it has not done yet?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.error import KafkaError
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
+
+from deploy.local.health import admin
+from deploy.local.roles import ARCHIVE, ROLES, Role
+from schemas import topics
+from schemas.settings import Settings
+
+# A broker that does not answer a question about offsets within this time is taken for stuck.
+PATIENCE: Final = 10.0
+_BEGIN: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_END: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+
+
+class LagUnknownError(RuntimeError):
+    """Kafka does not answer, so nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """One group on one topic. `records` counts offsets from the last committed to the end.
+
+    Topics that are written in transactions (exposures, venue-warnings) hold markers between the records: a
+    consumer that has read everything can still stand one offset a partition before the end.
+    """
+
+    role: str
+    group: str
+    topic: str
+    records: int
+    partitions: int
+    uncommitted: int  # partitions with records that the group has never committed
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """Seconds, by the clock of the `visits` records; None: there is none."""
+
+    newest_archived: float | None  # age of the newest visit in the archive
+    oldest_waiting: float | None  # age of the oldest visit that waits for the archive
+
+
+def consumer_lag(settings: Settings, roles: Iterable[Role] = tuple(ROLES.values())) -> list[Lag]:
+    """The lag of each role's group on each of its topics. Raises LagUnknownError."""
+    reading = [role for role in roles if role.inputs]
+    client = admin(settings.kafka_address)
+    try:
+        partitions = _partitions(client, settings, reading)
+        flat = [each for own in partitions.values() for each in own]
+        ends, begins = (
+            _offsets(client, flat, _END),
+            _offsets(client, flat, _BEGIN),
+        )
+        found = []
+        for role in reading:
+            committed = _committed(client, settings.group(role.name))
+            for topic in role.inputs:
+                name = settings.topic(topic)
+                records = uncommitted = 0
+                for each in partitions.get(name, []):
+                    key = (name, each.partition)
+                    done = committed.get(key, begins[key])
+                    records += max(0, ends[key] - max(done, begins[key]))
+                    uncommitted += key not in committed and ends[key] > begins[key]
+                if name in partitions:
+                    count = len(partitions[name])
+                    found.append(Lag(role.name, settings.group(role.name), name, records, count, uncommitted))
+    except KafkaException as error:
+        raise LagUnknownError(
+            f"Kafka at {settings.kafka_address} does not tell offsets: {error.args[0].str()}"
+        ) from None
+    return found
+
+
+def freshness(settings: Settings, now: float | None = None) -> Freshness:
+    """How fresh is the archive? Reads one visit record a partition on either side of its offset.
+
+    Raises LagUnknownError.
+    """
+    client = admin(settings.kafka_address)
+    name = settings.topic(topics.VISITS)
+    moment = time.time() if now is None else now
+    try:
+        committed = _committed(client, settings.group(ARCHIVE.name))
+        flat = _partitions(client, settings, [ARCHIVE]).get(name, [])
+        ends = _offsets(client, flat, _END)
+        begins = _offsets(client, flat, _BEGIN)
+    except KafkaException as error:
+        raise LagUnknownError(f"Kafka does not tell offsets: {error.args[0].str()}") from None
+    archived, waiting = [], []
+    for each in flat:
+        key = (name, each.partition)
+        done = max(committed.get(key, begins[key]), begins[key])
+        if done > begins[key]:
+            archived.append(TopicPartition(name, each.partition, done - 1))
+        if done < ends[key]:
+            waiting.append(TopicPartition(name, each.partition, done))
+    written, left = _timestamps(settings, archived), _timestamps(settings, waiting)
+    return Freshness(
+        max(0.0, moment - max(written) / 1000) if written else None,
+        max(0.0, moment - min(left) / 1000) if left else None,
+    )
+
+
+def _partitions(
+    client: AdminClient, settings: Settings, roles: Sequence[Role]
+) -> dict[str, list[TopicPartition]]:
+    names = {settings.topic(topic) for role in roles for topic in role.inputs}
+    there = client.list_topics(timeout=PATIENCE).topics
+    return {
+        name: [TopicPartition(name, number) for number in sorted(there[name].partitions)]
+        for name in sorted(names)
+        if name in there
+    }
+
+
+def _offsets(
+    client: AdminClient, partitions: Sequence[TopicPartition], spec: OffsetSpec
+) -> Mapping[tuple[str, int], int]:
+    if not partitions:
+        return {}
+    asked = client.list_offsets(dict.fromkeys(partitions, spec), request_timeout=PATIENCE)
+    return {(each.topic, each.partition): future.result().offset for each, future in asked.items()}
+
+
+def _loading(error: BaseException) -> bool:
+    """A broker that has just started still reads its groups: the same question is answered a moment later."""
+    codes = {KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE}
+    return isinstance(error, KafkaException) and error.args[0].code() in codes
+
+
+@retry(
+    retry=retry_if_exception(_loading), wait=wait_fixed(0.3), stop=stop_after_delay(PATIENCE), reraise=True
+)
+def _committed(client: AdminClient, group: str) -> dict[tuple[str, int], int]:
+    asked = client.list_consumer_group_offsets(
+        [ConsumerGroupTopicPartitions(group)], request_timeout=PATIENCE
+    )
+    answer: Any = asked[group].result()
+    places = answer.topic_partitions or ()
+    return {(each.topic, each.partition): each.offset for each in places if each.offset >= 0}
+
+
+def _timestamps(settings: Settings, places: Sequence[TopicPartition]) -> list[int]:
+    """The times (ms) of the records at these places; one that is compacted or gone is left out."""
+    if not places:
+        return []
+    consumer = Consumer(
+        {
+            "bootstrap.servers": settings.kafka_address,
+            "group.id": settings.group("status"),  # never committed, never joined
+            "enable.auto.commit": False,
+            "auto.offset.reset": "latest",
+            "fetch.message.max.bytes": 4096,
+            "log_level": 0,
+        }
+    )
+    found: dict[int, int] = {}
+    try:
+        consumer.assign(list(places))
+        deadline = time.monotonic() + PATIENCE / 4
+        while len(found) < len(places) and time.monotonic() < deadline:
+            message = consumer.poll(0.2)
+            if message is None or message.error():
+                continue
+            found.setdefault(message.partition() or 0, message.timestamp()[1])
+    finally:
+        consumer.close()
+    return list(found.values())

@@ -1,0 +1,339 @@
+"""The whole stack on one machine: engines, topics, roles; brought up in order, watched, taken down in order.
+
+    stack = Stack(settings)
+    stack.up()      # engines, each answering; topics; roles, each well
+    stack.down()    # roles, then engines; state stays in settings.data
+
+A server whose address is set (TRUYVET_KAFKA, _REDIS, _CLICKHOUSE) is only asked whether it is there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Final
+
+import psutil
+
+from deploy.local import engines, health, memory, topics
+from deploy.local.engines import Launch
+from deploy.local.roles import GATEWAY, Worker, health_url, metrics_port, workers
+from deploy.local.supervision import (
+    MARKER,
+    WATCH,
+    Folder,
+    Program,
+    Supervisor,
+    SupervisorError,
+    launch,
+)
+from deploy.local.watch import deaths
+from schemas.settings import Settings
+
+# A worker that loads its registers, or the archive that runs its migrations, on a loaded machine.
+ROLE_START_SECONDS: Final = 90.0
+# Flush, commit and leave the group; past it the process is killed and its records are read again.
+ROLE_STOP_SECONDS: Final = 20
+# A server of somebody else's should be there already; this covers one that restarts at this moment.
+EXTERNAL_SECONDS: Final = 10.0
+# Dead this often within START_SECONDS of its coming up: it will not come up by itself.
+_DEATHS_TOO_MANY: Final = 3
+
+Say = Callable[[str], None]
+
+
+class StackError(RuntimeError):
+    """The stack cannot be brought up or down; the message says why and what to do."""
+
+
+class AlreadyUpError(StackError):
+    """It is up with other settings."""
+
+
+def role_command(worker: Worker) -> tuple[str, ...]:
+    """How one process of a role is started."""
+    number = ("--worker", str(worker.number)) if worker.role.most_workers > 1 else ()
+    return (sys.executable, "-m", "truyvet", "run", worker.role.name, *number)
+
+
+class Stack:
+    """One data folder's stack. `command` gives the command line of a worker; `say` hears of each step."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        command: Callable[[Worker], Sequence[str]] = role_command,
+        say: Say = lambda _line: None,
+        role_seconds: float = ROLE_START_SECONDS,
+    ) -> None:
+        self.settings: Final = settings.model_copy(update={"data": settings.data.absolute()})
+        self.folder: Final = Folder(self.settings.data)
+        self.supervisor: Final = Supervisor(self.folder)
+        self._command: Final = command
+        self._say: Final = say
+        self._role_seconds: Final = role_seconds
+
+    def launches(self) -> list[Launch]:
+        """The engines that are ours to start. Raises EngineError when one is not installed."""
+        own, data = self.settings, self.settings.data
+        found = []
+        if not own.kafka:
+            found.append(engines.kafka(data / "kafka", own.kafka_port))
+        if not own.redis:
+            found.append(engines.redis(data / "redis", own.redis_port))
+        if not own.clickhouse:
+            found.append(engines.clickhouse(data / "clickhouse", own.clickhouse_port))
+        return found
+
+    def external(self) -> dict[str, tuple[str, Callable[[], None]]]:
+        """The servers that are somebody else's: address as it may be shown, and how to ask it."""
+        own = self.settings
+        found: dict[str, tuple[str, Callable[[], None]]] = {}
+        if own.kafka:
+            found["kafka"] = (own.kafka, lambda: health.kafka_answers(own.kafka))
+        if own.redis:
+            found["redis"] = (
+                health.without_password(own.redis),
+                lambda: health.redis_answers(own.redis),
+            )
+        if own.clickhouse:
+            found["clickhouse"] = (
+                health.without_password(own.clickhouse),
+                lambda: health.clickhouse_answers(own.clickhouse),
+            )
+        return found
+
+    def up(self, roles: Sequence[str] | None = None) -> bool:
+        """Bring up what is not up yet; False when everything was. `roles` default to all of them.
+
+        Raises StackError, EngineError, SupervisorError, topics.TopicsError or KafkaAwayError with a message
+        for people; what has come up by then stays up, `down` ends it.
+        """
+        chosen = workers(self.settings, tuple(roles) if roles is not None else None)
+        with self._lock():
+            if self.supervisor.up():
+                self._same_settings(chosen)
+                return self._bring_up(chosen, fresh=False)
+            self._end_leftovers()
+            launches = self.launches()
+            engines.check_ports(launches + [self._claim(worker) for worker in chosen])
+            for name, (address, answers) in self.external().items():
+                self._say(f"{name} at {address}")
+                if reason := engines.wait_until(answers, EXTERNAL_SECONDS):
+                    raise StackError(
+                        f"{reason}\nTRUYVET_{name.upper()} says where it is: correct it, or leave it empty "
+                        "to have one started here"
+                    )
+            for each in launches:
+                self._say(f"{each.name}: getting its folder ready")
+                each.prepare()
+            programs = [
+                Program(each.name, each.command, tier=10, stop_seconds=round(engines.STOP_SECONDS))
+                for each in launches
+            ] + [
+                Program(worker.name, tuple(self._command(worker)), _tier(worker), ROLE_STOP_SECONDS)
+                for worker in chosen
+            ]
+            own = memory.environment_of(self.settings)
+            others = {name: value for name, value in os.environ.items() if not name.startswith("TRUYVET_")}
+            launch(self.folder, programs, others | own)
+            if reason := engines.wait_until(self._supervisor_answers, 20):
+                raise SupervisorError(f"{reason}; see {self.folder.supervisor_log}")
+            memory.write(self.folder, own, [worker.name for worker in chosen])
+            return self._bring_up(chosen, fresh=True)
+
+    def _bring_up(self, chosen: Sequence[Worker], fresh: bool) -> bool:
+        own = [(each.name, each.answers) for each in self.launches()]
+        changed = self._start_all(own, engines.START_SECONDS) or fresh
+        steps = topics.apply(self.settings)
+        if made := [step for step in steps if step.action != "keep"]:
+            self._say(f"topics: {len(made)} of {len(steps)} created or corrected")
+        roles = [
+            (worker.name, partial(health.http_answers, health_url(self.settings, worker)))
+            for worker in chosen
+        ]
+        return self._start_all(roles, self._role_seconds) or changed or bool(made)
+
+    def _start_all(self, processes: Sequence[tuple[str, Callable[[], None]]], seconds: float) -> bool:
+        """Start side by side what does not run, wait until each is well; False: all ran already."""
+        states = self.supervisor.processes()
+        idle = [name for name, _ in processes if states[name].state not in {"RUNNING", "STARTING"}]
+        began, since = time.monotonic(), round(time.time() * 1000)
+        for name in idle:
+            self.supervisor.start(name)
+        for name, answers in processes:
+            self._await(name, answers, seconds, since)
+            if name in idle:
+                self._say(f"{name}: up after {time.monotonic() - began:.1f} s")
+        return bool(idle)
+
+    def _await(self, name: str, answers: Callable[[], None], seconds: float, since: int) -> None:
+        def given_up() -> str | None:
+            died = [death for death in deaths(self.folder, since) if death["process"] == name]
+            state = self.supervisor.processes()[name]
+            if state.state in {"FATAL", "UNKNOWN"} or len(died) >= _DEATHS_TOO_MANY:
+                return f"it keeps dying ({died[-1]['reason'] if died else state.said})"
+            return None
+
+        if reason := engines.wait_until(answers, seconds, given_up):
+            tail = engines.last_lines(self.folder.log(name), 15)
+            raise StackError(
+                "\n".join(
+                    (
+                        f"{name} did not come up: {reason}",
+                        f"its log ({self.folder.log(name)}) ends:" if tail else "its log is empty",
+                        *(f"  {line}" for line in tail),
+                        "The rest stays up: see `truyvet status`; `truyvet down` ends it.",
+                    )
+                )
+            )
+
+    def down(self) -> bool:
+        """End everything in order, roles before engines; False when nothing was up. State stays.
+
+        Raises StackError or SupervisorError when something does not end within its bounds.
+        """
+        if not self.folder.run.is_dir():
+            return False
+        with self._lock():
+            try:
+                kept = self.supervisor.processes()
+            except SupervisorError:  # gone, ending or stuck: what it kept is known by its mark
+                return self._end_leftovers()
+            known = [name for name, process in kept.items() if process.state not in {"STOPPED", "EXITED"}]
+            order = sorted(known, key=lambda name: (name in _ENGINES, name))
+            tiers = [
+                [WATCH],  # it would start again what we stop
+                [name for name in order if name == GATEWAY.name],
+                [name for name in order if name not in _ENGINES and name not in {GATEWAY.name, WATCH}],
+                [name for name in order if name in _ENGINES],
+            ]
+            for tier in tiers:
+                self._stop([name for name in tier if name in kept])
+            pid = self.supervisor.pid()
+            self.supervisor.shutdown()
+            self._gone([pid], 60)
+            self._end_leftovers()
+            return True
+
+    def _stop(self, names: Sequence[str]) -> None:
+        for name in names:
+            self.supervisor.stop(name)
+        # supervisor kills what does not end in its time; this bound only guards against a stuck supervisor
+        deadline = time.monotonic() + engines.STOP_SECONDS + 15
+        waiting = set(names)
+        while waiting:
+            states = self.supervisor.processes()
+            for name in sorted(waiting):
+                if states[name].pid == 0:
+                    waiting.discard(name)
+                    if name != WATCH:
+                        self._say(f"{name}: ended")
+            if waiting and time.monotonic() > deadline:
+                raise StackError(
+                    f"{', '.join(sorted(waiting))} did not end: see {self.folder.supervisor_log}"
+                )
+            if waiting:
+                time.sleep(0.1)
+
+    def _gone(self, pids: Sequence[int], seconds: float) -> None:
+        here = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+        _, alive = psutil.wait_procs(here, timeout=seconds)
+        if alive:
+            raise StackError(f"processes {', '.join(str(each.pid) for each in alive)} did not end")
+
+    def leftovers(self) -> list[psutil.Process]:
+        """Processes of this data folder whose supervisor is gone: known by the mark in their environment."""
+        found = []
+        for process in psutil.process_iter():
+            if process.pid == os.getpid():
+                continue
+            try:
+                if process.environ().get(MARKER) == str(self.folder.data):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def _end_leftovers(self) -> bool:
+        """End what a killed supervisor left behind: roles first, then the rest; each bounded."""
+        left = self.leftovers()
+        for tier in (
+            [process for process in left if not _is_engine(process)],
+            [process for process in left if _is_engine(process)],
+        ):
+            for process in tier:
+                self._say(f"ending process {process.pid}, left behind by a supervisor that is gone")
+                _quietly(process.terminate)
+            _, alive = psutil.wait_procs(tier, timeout=engines.STOP_SECONDS)
+            for process in alive:
+                _quietly(process.kill)
+            _, alive = psutil.wait_procs(alive, timeout=10)
+            if alive:
+                raise StackError(f"process {alive[0].pid} cannot be ended, not even by SIGKILL")
+        return bool(left)
+
+    def _claim(self, worker: Worker) -> Launch:
+        """A worker's port, to be checked with those of the engines."""
+        setting = "TRUYVET_GATEWAY_PORT" if worker.role is GATEWAY else "TRUYVET_METRICS_PORT"
+        port = metrics_port(self.settings, worker.role.name, worker.number)
+        return Launch(worker.name, (), {port: setting}, lambda: None)
+
+    def _supervisor_answers(self) -> None:
+        if not self.supervisor.up():
+            raise health.NotHealthyError("the process manager does not answer")
+
+    def _same_settings(self, chosen: Sequence[Worker]) -> None:
+        known = memory.read(self.folder)
+        if known is None:
+            raise AlreadyUpError(f"something is half up in {self.folder.data}: run `truyvet down` first")
+        if words := memory.differences(known, memory.environment_of(self.settings)):
+            raise AlreadyUpError(f"it is up with other settings ({words}): run `truyvet down` first")
+        if missing := [worker.name for worker in chosen if worker.name not in known["roles"]]:
+            raise AlreadyUpError(f"it is up without {', '.join(missing)}: run `truyvet down` first")
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One `up` or `down` at a time for a data folder; released by the system if we are killed."""
+        try:
+            self.folder.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.run.mkdir(mode=0o700, exist_ok=True)
+            file = (self.folder.run / "lock").open("a")
+        except OSError as error:
+            raise StackError(f"the data folder cannot be used: {error}") from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise StackError(
+                    f"another `truyvet up` or `down` is at work in {self.folder.data}: wait for it"
+                ) from None
+            yield
+
+
+_ENGINES: Final = ("kafka", "redis", "clickhouse")
+
+
+def _tier(worker: Worker) -> int:
+    """supervisord's own stop order (a machine that is switched off): the gateway, workers, then engines."""
+    return 30 if worker.role is GATEWAY else 20
+
+
+def _is_engine(process: psutil.Process) -> bool:
+    try:
+        words = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return any(word in words for word in ("kafka.Kafka", "redis-server", engines.CLICKHOUSE_MODULE))
+
+
+def _quietly(act: Callable[[], None]) -> None:
+    try:
+        act()
+    except psutil.NoSuchProcess:
+        return
