@@ -23,7 +23,9 @@ system:
 
 deploy/local/kafka/libs/.installed: deploy/local/kafka/pom.xml
 	@echo "Fetching Apache Kafka …"
-	@cd deploy/local/kafka && mvn -q -B dependency:copy-dependencies -DoutputDirectory=libs
+	@cd deploy/local/kafka && rm -rf libs.new && mvn -q -B dependency:copy-dependencies -DoutputDirectory=libs.new \
+		|| { rm -rf libs.new; echo "Could not fetch Apache Kafka through Maven: see above; is the network there?"; exit 1; }
+	@cd deploy/local/kafka && rm -rf libs && mv libs.new libs # never the jars of two versions in one folder
 	@touch $@
 
 demo: setup
