@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
-from confluent_kafka.error import KafkaError
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from deploy.local.health import admin
 from deploy.local.roles import ARCHIVE, ROLES, Role
@@ -64,7 +62,8 @@ def consumer_lag(settings: Settings, roles: Iterable[Role] = tuple(ROLES.values(
         )
         found = []
         for role in reading:
-            committed = _committed(client, settings.group(role.name))
+            own = [each for topic in role.inputs for each in partitions.get(settings.topic(topic), [])]
+            committed = _committed(settings, role, own)
             for topic in role.inputs:
                 name = settings.topic(topic)
                 records = uncommitted = 0
@@ -92,8 +91,8 @@ def freshness(settings: Settings, now: float | None = None) -> Freshness:
     name = settings.topic(topics.VISITS)
     moment = time.time() if now is None else now
     try:
-        committed = _committed(client, settings.group(ARCHIVE.name))
         flat = _partitions(client, settings, [ARCHIVE]).get(name, [])
+        committed = _committed(settings, ARCHIVE, flat)
         ends = _offsets(client, flat, _END)
         begins = _offsets(client, flat, _BEGIN)
     except KafkaException as error:
@@ -134,38 +133,43 @@ def _offsets(
     return {(each.topic, each.partition): future.result().offset for each, future in asked.items()}
 
 
-def _loading(error: BaseException) -> bool:
-    """A broker that has just started still reads its groups: the same question is answered a moment later."""
-    codes = {KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE}
-    return isinstance(error, KafkaException) and error.args[0].code() in codes
+def _committed(
+    settings: Settings, role: Role, partitions: Sequence[TopicPartition]
+) -> dict[tuple[str, int], int]:
+    """What a role's group has committed; partitions without a commit are left out.
 
-
-@retry(
-    retry=retry_if_exception(_loading), wait=wait_fixed(0.3), stop=stop_after_delay(PATIENCE), reraise=True
-)
-def _committed(client: AdminClient, group: str) -> dict[tuple[str, int], int]:
-    asked = client.list_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group)], request_timeout=PATIENCE
-    )
-    answer: Any = asked[group].result()
-    places = answer.topic_partitions or ()
+    Asked through a consumer that never joins: librdkafka 2.16 crashes the whole process when an admin client
+    asks a coordinator that is just loading (rd_kafka_handle_OffsetFetch takes the missing group for granted).
+    """
+    if not partitions:
+        return {}
+    consumer = _reader(settings, settings.group(role.name))
+    try:
+        places = consumer.committed(list(partitions), timeout=PATIENCE)
+    finally:
+        consumer.close()
     return {(each.topic, each.partition): each.offset for each in places if each.offset >= 0}
 
 
-def _timestamps(settings: Settings, places: Sequence[TopicPartition]) -> list[int]:
-    """The times (ms) of the records at these places; one that is compacted or gone is left out."""
-    if not places:
-        return []
-    consumer = Consumer(
+def _reader(settings: Settings, group: str) -> Consumer:
+    """A consumer that looks at a group, or at single records, and neither joins nor commits."""
+    return Consumer(
         {
             "bootstrap.servers": settings.kafka_address,
-            "group.id": settings.group("status"),  # never committed, never joined
+            "group.id": group,
             "enable.auto.commit": False,
             "auto.offset.reset": "latest",
             "fetch.message.max.bytes": 4096,
             "log_level": 0,
         }
     )
+
+
+def _timestamps(settings: Settings, places: Sequence[TopicPartition]) -> list[int]:
+    """The times (ms) of the records at these places; one that is compacted or gone is left out."""
+    if not places:
+        return []
+    consumer = _reader(settings, settings.group("status"))
     found: dict[int, int] = {}
     try:
         consumer.assign(list(places))
