@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -64,6 +65,14 @@ class Settings(BaseSettings):
             if size < 32:
                 raise ValueError("must be at least 32 bytes, 64 hexadecimal digits")
         return key
+
+    @field_validator("public_host")
+    @classmethod
+    def _bare_host(cls, host: str) -> str:
+        # printed on thousands of posters: a scheme or a path here would be found out too late
+        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?", host):
+            raise ValueError(f"{host!r} is not a host name such as truyvet.example (no https://, no path)")
+        return host
 
     @field_validator("redis", "clickhouse")
     @classmethod

@@ -1,0 +1,1 @@
+"""What is printed: posters that people scan, and cards that venues scan."""
