@@ -3,41 +3,55 @@
 from __future__ import annotations
 
 import importlib
+import sys
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-
-# module of deploy/cli → the name of its group; None: its commands stand at the top
-_GROUPS: dict[str, str | None] = {
-    "stack": None,
+# what stands first on the command line → the module of deploy/cli that has it
+_GROUPS = {
     "topics": "topics",
     "schemas": "schemas",
     "scans": "scans",
     "venues": "venues",
     "qr": "qr",
-    "simulate": None,
     "cases": "cases",
     "exposures": "exposures",
     "trace": "trace",
-    "roles": None,
-    "demo": None,
+}
+_COMMANDS = {
+    "up": "stack",
+    "status": "stack",
+    "down": "stack",
+    "logs": "stack",
+    "run": "roles",
+    "simulate": "simulate",
+    "demo": "demo",
 }
 
 
-def _assemble() -> None:
-    for module_name, group in _GROUPS.items():
-        module = importlib.import_module(f"deploy.cli.{module_name}")
-        if group is None:
-            app.add_typer(module.commands)
-        else:
-            app.add_typer(module.commands, name=group, help=module.__doc__)
+def _assemble(asked: str | None) -> typer.Typer:
+    """The application with what was asked for; with everything when that is unknown (help, a typing error).
+
+    A worker of a role must not wait for, or fall with, a module that it does not use.
+    """
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+    only = {asked} if asked in _GROUPS or asked in _COMMANDS else {*_GROUPS, *_COMMANDS}
+    for name in [name for name in _GROUPS if name in only]:
+        module = importlib.import_module(f"deploy.cli.{_GROUPS[name]}")
+        app.add_typer(module.commands, name=name, help=module.__doc__)
+    for module_name in dict.fromkeys(_COMMANDS[name] for name in _COMMANDS if name in only):
+        app.add_typer(importlib.import_module(f"deploy.cli.{module_name}").commands)
+
+    @app.callback()
+    def _main() -> None:
+        """Keep the name of a single command: typer would drop it."""
+
+    return app
 
 
 def main() -> None:
     """Entry point of the `truyvet` command."""
-    _assemble()
-    app()
+    _assemble(sys.argv[1] if len(sys.argv) > 1 else None)()
 
 
 if __name__ == "__main__":
