@@ -6,7 +6,6 @@ own ClickHouse database), with all its topics made. `engines` alone gives the ad
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import uuid
 from collections.abc import Iterator
@@ -21,7 +20,6 @@ from deploy.local.topics import TopicAdmin
 from schemas.settings import Settings
 
 _REDIS_DATABASES = 1024
-_ARCHIVE_IS_THERE = importlib.util.find_spec(f"{local.CLICKHOUSE_MODULE}.__main__") is not None
 _next_database = itertools.count(1)
 
 
@@ -47,9 +45,8 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     launches = [
         local.kafka(folder / "kafka", kafka, controller),
         local.redis(folder / "redis", redis_port, databases=_REDIS_DATABASES),
+        local.clickhouse(folder / "clickhouse", clickhouse),
     ]
-    if _ARCHIVE_IS_THERE:
-        launches.append(local.clickhouse(folder / "clickhouse", clickhouse))
     with local.scratch(launches, folder / "logs"):
         yield Engines(kafka, redis_port, clickhouse)
 
@@ -70,15 +67,13 @@ def settings(engines: Engines) -> Iterator[Settings]:
     )
     marks = redis.Redis.from_url(own.redis_url)
     marks.flushdb()
-    clickhouse = Client.from_url(f"{archive}/default") if _ARCHIVE_IS_THERE else None
-    if clickhouse:
-        clickhouse.execute(f"CREATE DATABASE t_{mark}")
+    clickhouse = Client.from_url(f"{archive}/default")
+    clickhouse.execute(f"CREATE DATABASE t_{mark}")
     topics = TopicAdmin(own)
     topics.apply()
     yield own
     topics.delete()
-    if clickhouse:
-        clickhouse.execute(f"DROP DATABASE t_{mark}")
-        clickhouse.disconnect()
+    clickhouse.execute(f"DROP DATABASE t_{mark}")
+    clickhouse.disconnect()
     marks.flushdb()
     marks.close()

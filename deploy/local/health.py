@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import urllib.error
 import urllib.request
 
@@ -54,6 +55,8 @@ def redis_answers(url: str, seconds: float = PATIENCE) -> None:
 
 def clickhouse_answers(url: str, seconds: float = PATIENCE) -> None:
     """Raises NotHealthyError unless ClickHouse answers SELECT 1."""
+    # it writes each refusal to its log too, with a stack trace: the caller says it once, in words
+    logging.getLogger("clickhouse_driver.connection").setLevel(logging.CRITICAL)
     client = Client.from_url(url)
     client.connection.connect_timeout = seconds
     client.connection.send_receive_timeout = seconds

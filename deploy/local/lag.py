@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from deploy.local.health import admin
 from deploy.local.roles import ARCHIVE, ROLES, Role
@@ -133,13 +134,25 @@ def _offsets(
     return {(each.topic, each.partition): future.result().offset for each, future in asked.items()}
 
 
+def _settling(error: BaseException) -> bool:
+    """A broker that has just started still reads its groups: the question is answered a moment later."""
+    return isinstance(error, KafkaException) and error.args[0].code() in {
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+    }
+
+
+@retry(
+    retry=retry_if_exception(_settling), wait=wait_fixed(0.2), stop=stop_after_delay(PATIENCE), reraise=True
+)
 def _committed(
     settings: Settings, role: Role, partitions: Sequence[TopicPartition]
 ) -> dict[tuple[str, int], int]:
     """What a role's group has committed; partitions without a commit are left out.
 
-    Asked through a consumer that never joins: librdkafka 2.16 crashes the whole process when an admin client
-    asks a coordinator that is just loading (rd_kafka_handle_OffsetFetch takes the missing group for granted).
+    Asked through a consumer that never joins: with librdkafka 2.16 the process crashes when an admin client
+    asks a coordinator that is just loading (librdkafka issue 5040, open).
     """
     if not partitions:
         return {}

@@ -6,6 +6,7 @@ have drifted are set back; settings that are not declared are the operator's own
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -202,7 +203,18 @@ class TopicAdmin:
                 for step in configure
             ]
             self._wait(self._client.incremental_alter_configs(resources, request_timeout=PATIENCE))
+        if create or grow or configure:
+            self._settle()
         return steps
+
+    def _settle(self) -> None:
+        """Wait until the broker shows what its controller has done: who reads next must find the topics."""
+        deadline = time.monotonic() + PATIENCE
+        while open_steps := [step for step in self.plan() if step.action != "keep"]:
+            if time.monotonic() > deadline:
+                names = ", ".join(step.wanted.name for step in open_steps)
+                raise TopicsError(f"{names}: changed, but the broker does not show it: is it overloaded?")
+            time.sleep(0.05)
 
     def delete(self) -> None:
         """Delete this installation's topics with all that is in them: for scratch installations."""

@@ -12,7 +12,7 @@ from deploy.local import engines as local
 from deploy.local.roles import Worker, metrics_port
 from deploy.local.stack import Stack
 from schemas.settings import Settings
-from tests.conftest import _ARCHIVE_IS_THERE, Engines
+from tests.conftest import Engines
 
 TINY = Path(__file__).parent / "tiny_role.py"
 MakeStack = Callable[..., Stack]
@@ -51,9 +51,3 @@ def make_stack(engines: Engines, tmp_path: Path) -> Iterator[MakeStack]:
     for stack in made:
         stack.down()
         assert stack.leftovers() == []
-
-
-@pytest.fixture(autouse=True)
-def _until_the_archive_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not _ARCHIVE_IS_THERE:
-        monkeypatch.setattr("deploy.local.health.clickhouse_answers", lambda url: None)

@@ -8,7 +8,13 @@ import pytest
 import redis
 
 from deploy.local import engines as local
-from deploy.local.health import NotHealthyError, kafka_answers, redis_answers, without_password
+from deploy.local.health import (
+    NotHealthyError,
+    clickhouse_answers,
+    kafka_answers,
+    redis_answers,
+    without_password,
+)
 from deploy.local.topics import TopicAdmin
 from schemas import topics
 from schemas.settings import Settings
@@ -21,6 +27,7 @@ _seen: list[str] = []
 def test_an_installation_of_its_own(settings: Settings, turn: int) -> None:
     kafka_answers(settings.kafka_address)
     redis_answers(settings.redis_url)
+    clickhouse_answers(settings.clickhouse_url)
     marks = redis.Redis.from_url(settings.redis_url)
     assert marks.dbsize() == 0
     marks.set("left", turn)
@@ -44,6 +51,8 @@ def test_a_server_that_is_away_is_named() -> None:
     (port,) = local.free_ports(1)
     with pytest.raises(NotHealthyError, match=f"Redis at redis://127.0.0.1:{port}/0"):
         redis_answers(f"redis://127.0.0.1:{port}/0")
+    with pytest.raises(NotHealthyError, match=f"ClickHouse at clickhouse://u@127.0.0.1:{port}/d: .*refused"):
+        clickhouse_answers(f"clickhouse://u:secret@127.0.0.1:{port}/d")
     with pytest.raises(NotHealthyError, match=f"Kafka at 127.0.0.1:{port}"):
         kafka_answers(f"127.0.0.1:{port}", seconds=1)
 

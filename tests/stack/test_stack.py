@@ -60,6 +60,7 @@ def test_up_status_kill_down(make_stack: MakeStack) -> None:
     own = [row for row in seen.processes if not row.external]
     assert all(row.pid and row.memory_bytes and row.restarts == 0 for row in own)
     assert seen.marks_per_second == 0.0
+    assert seen.notes == []
     assert {lag.role for lag in seen.lag} == {"ingest", "cases", "matcher", "archive"}
 
     victim = row(stack, "matcher").pid

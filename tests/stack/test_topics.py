@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import orjson
 import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
@@ -77,6 +79,9 @@ def test_a_drifted_setting_is_set_back_and_the_operators_own_stays(settings: Set
     ]
     resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
     client.incremental_alter_configs([resource])[resource].result(10)
+    deadline = time.monotonic() + 20
+    while TopicAdmin(settings).found({name})[name].config["segment.ms"] != "1234567":
+        assert time.monotonic() < deadline, "the broker does not show its own setting"
     (step,) = [step for step in apply(settings) if step.action != "keep"]
     assert (step.action, step.wanted.topic) == ("configure", topics.EXPOSURES)
     assert step.detail == "cleanup.policy delete → compact"

@@ -1,0 +1,74 @@
+"""Lag and freshness from committed offsets, on a real broker."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from deploy.local import engines as local
+from deploy.local.lag import LagUnknownError, consumer_lag, freshness
+from deploy.local.roles import ARCHIVE, GATEWAY, INGEST, MATCHER
+from schemas import topics
+from schemas.settings import Settings
+from schemas.topics import Topic
+
+
+def write(settings: Settings, topic: Topic, ages: dict[int, list[float]], now: float) -> None:
+    """Records of the given ages in seconds, by partition."""
+    producer = Producer({"bootstrap.servers": settings.kafka_address, "acks": "all"})
+    for partition, each in ages.items():
+        for age in each:
+            stamp = round((now - age) * 1000)
+            producer.produce(settings.topic(topic), b"x", partition=partition, timestamp=stamp)
+    assert producer.flush(10) == 0
+
+
+def commit(settings: Settings, role: str, topic: Topic, offsets: dict[int, int]) -> None:
+    consumer = Consumer({"bootstrap.servers": settings.kafka_address, "group.id": settings.group(role)})
+    places = [TopicPartition(settings.topic(topic), number, offset) for number, offset in offsets.items()]
+    consumer.commit(offsets=places, asynchronous=False)
+    consumer.close()
+
+
+@pytest.mark.engines
+def test_lag_counts_from_the_commit_or_from_the_beginning(settings: Settings) -> None:
+    now = time.time()
+    write(settings, topics.SCANS, {0: [1] * 5, 1: [1] * 3, 3: [1]}, now)
+    commit(settings, "ingest", topics.SCANS, {0: 2, 1: 3})
+    found = {(each.role, each.topic): each for each in consumer_lag(settings)}
+    scans = found["ingest", settings.topic(topics.SCANS)]
+    assert (scans.records, scans.partitions, scans.uncommitted) == (3 + 0 + 1, 4, 1)
+    assert found["matcher", settings.topic(topics.TOUCHED)].records == 0
+    assert {role for role, _ in found} == {"ingest", "cases", "matcher", "archive"}
+    assert consumer_lag(settings, (GATEWAY,)) == []
+    assert {each.role for each in consumer_lag(settings, (INGEST, MATCHER))} == {"ingest", "matcher"}
+
+
+@pytest.mark.engines
+def test_freshness_is_of_the_records_on_either_side_of_the_commit(settings: Settings) -> None:
+    assert freshness(settings).newest_archived is None
+    assert freshness(settings).oldest_waiting is None
+    now = time.time()
+    write(settings, topics.VISITS, {0: [50, 40, 30], 2: [60, 20]}, now)
+    fresh = freshness(settings, now)
+    assert fresh.newest_archived is None
+    assert fresh.oldest_waiting == pytest.approx(60, abs=0.01)
+    commit(settings, ARCHIVE.name, topics.VISITS, {0: 2, 2: 1})
+    fresh = freshness(settings, now)
+    assert fresh.newest_archived == pytest.approx(40, abs=0.01)
+    assert fresh.oldest_waiting == pytest.approx(30, abs=0.01)
+    commit(settings, ARCHIVE.name, topics.VISITS, {0: 3, 2: 2})
+    fresh = freshness(settings, now)
+    assert fresh.newest_archived == pytest.approx(20, abs=0.01)
+    assert fresh.oldest_waiting is None
+
+
+def test_nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.local.lag.PATIENCE", 1.0)
+    (port,) = local.free_ports(1)
+    with pytest.raises(LagUnknownError, match=f"127.0.0.1:{port} does not tell offsets"):
+        consumer_lag(Settings(kafka=f"127.0.0.1:{port}"))
+    with pytest.raises(LagUnknownError, match="does not tell offsets"):
+        freshness(Settings(kafka=f"127.0.0.1:{port}"))
