@@ -8,7 +8,7 @@ All times are Unix milliseconds, all intervals half-open.
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Final, Literal, NotRequired, Self
+from typing import Annotated, Any, Final, Literal, NotRequired, Self
 
 from pydantic import (
     AfterValidator,
@@ -35,11 +35,20 @@ ScanId = Annotated[
     StringConstraints(
         pattern=r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
     ),
+    Field(description="UUID of the scan, UUIDv7 by preference; a retry keeps it"),
 ]
-Person = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
-Millis = Annotated[int, Field(ge=0, le=MAX_MS)]
+Person = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9a-f]{16}$"),
+    Field(description="keyed pseudonym of a person, never a phone number"),
+]
+Millis = Annotated[int, Field(ge=0, le=MAX_MS, description="Unix time in milliseconds")]
 # The shape alone: the check character is looked at where a code is unknown, which is rare.
-CodeShape = Annotated[str, StringConstraints(pattern=CODE_PATTERN)]
+CodeShape = Annotated[
+    str,
+    StringConstraints(pattern=CODE_PATTERN),
+    Field(description="code of a venue; the last character is a Luhn mod 22 check character"),
+]
 
 
 def _checked(code: str) -> str:
@@ -49,13 +58,35 @@ def _checked(code: str) -> str:
 
 
 VenueCode = Annotated[CodeShape, AfterValidator(_checked)]
-CaseId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-ClockTime = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
-LocalDate = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
+CaseId = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$"), Field(description="the authority's own id")
+]
+ClockTime = Annotated[
+    str,
+    StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$"),
+    Field(description="local time of day, HH:MM"),
+]
+LocalDate = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"),
+    Field(description="date in Asia/Ho_Chi_Minh"),
+]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
 
-Kind = Literal["in", "out", "void"]
-Source = Literal["person", "venue", "manual", "event"]
+Kind = Annotated[
+    Literal["in", "out", "void"],
+    Field(description="came, left, or a correction that cancels the marks of its minute"),
+]
+Source = Annotated[
+    Literal["person", "venue", "manual", "event"],
+    Field(description="the person scanned the poster, the venue scanned the card, typed in, a mass event"),
+]
+Party = Annotated[int, Field(ge=1, le=50, description="how many people this scan stands for; informative")]
+CaseVersion = Annotated[int, Field(ge=1, le=1_000_000, description="a higher version replaces a lower one")]
+Standing = Annotated[
+    Literal["exposed", "withdrawn"],
+    Field(description="withdrawn: it no longer holds; the other fields are the last exposed ones"),
+]
 
 
 @with_config(STRICT)
@@ -65,12 +96,14 @@ class Scan(TypedDict):
     scan_id: ScanId
     person: Person
     venue: CodeShape
-    scanned_at: Millis
+    scanned_at: Annotated[Millis, Field(description="Unix ms by the device's clock")]
     kind: NotRequired[Kind]
     source: NotRequired[Source]
-    party: NotRequired[Annotated[int, Field(ge=1, le=50)]]
-    received_at: NotRequired[Millis]
-    gateway: NotRequired[Annotated[str, StringConstraints(max_length=64)]]
+    party: NotRequired[Party]
+    received_at: NotRequired[Annotated[Millis, Field(description="Unix ms, set by the gateway")]]
+    gateway: NotRequired[
+        Annotated[str, StringConstraints(max_length=64), Field(description="the device that posted it")]
+    ]
 
 
 @with_config(STRICT)
@@ -80,11 +113,11 @@ class Visit(TypedDict):
     scan_id: ScanId
     person: Person
     venue: CodeShape
-    hour: Annotated[int, Field(ge=0)]
+    hour: Annotated[int, Field(ge=0, description="Unix hour: ms / 3,600,000, rounded down")]
     minute: Annotated[int, Field(ge=0, le=59, description="minute in the hour")]
     kind: Kind
     source: Source
-    party: Annotated[int, Field(ge=1, le=50)]
+    party: Party
     received_at: Millis
 
 
@@ -97,15 +130,23 @@ class Venue(BaseModel):
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     sector: Sector
     district: Slug
-    department: Slug
-    parent: VenueCode | None = None
-    dwell: Annotated[int, Field(ge=1, le=720)]
-    capacity: Annotated[int, Field(ge=1)] | None = None
+    department: Annotated[Slug, Field(description="the lead department; follows from sector and district")]
+    parent: Annotated[
+        VenueCode | None,
+        Field(description="the place this one is within: a stall's market, a ward's hospital"),
+    ] = None
+    dwell: Annotated[
+        int,
+        Field(ge=1, le=720, description="minutes that a visit lasts unless a later mark says otherwise"),
+    ]
+    capacity: Annotated[int, Field(ge=1, description="persons")] | None = None
     opens: ClockTime | None = None
     closes: ClockTime | None = None
     lat: Annotated[float, Field(ge=-90, le=90)] | None = None
     lon: Annotated[float, Field(ge=-180, le=180)] | None = None
-    closed_at: Millis | None = None
+    closed_at: Annotated[
+        Millis | None, Field(description="Unix ms; scans from then on are refused as unknown_venue")
+    ] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -116,6 +157,19 @@ class Venue(BaseModel):
         return self
 
 
+def _either_person_or_place(schema: dict[str, Any]) -> None:
+    """Say in JSON Schema what the validator of Case says."""
+    of_person, of_place = ("person", "infectious_from", "infectious_to"), ("venue", "from", "to")
+    schema["oneOf"] = [
+        {
+            "required": list(given),
+            "properties": {name: {"not": {"type": "null"}} for name in given}
+            | {name: {"type": "null"} for name in absent},
+        }
+        for given, absent in ((of_person, of_place), (of_place, of_person))
+    ]
+
+
 class Case(BaseModel):
     """A confirmed person with an infectious window, or a place-time declared by the authority.
 
@@ -123,10 +177,10 @@ class Case(BaseModel):
     stays infectious after the case left it.
     """
 
-    model_config = ConfigDict(**STRICT, populate_by_name=True)
+    model_config = ConfigDict(**STRICT, populate_by_name=True, json_schema_extra=_either_person_or_place)
 
     case_id: CaseId
-    version: Annotated[int, Field(ge=1, le=1_000_000)]
+    version: CaseVersion
     status: Literal["confirmed", "withdrawn"]
     person: Person | None = None
     infectious_from: Millis | None = None
@@ -134,8 +188,10 @@ class Case(BaseModel):
     venue: VenueCode | None = None
     from_: Annotated[Millis | None, Field(alias="from")] = None
     to: Millis | None = None
-    min_overlap: Annotated[int, Field(ge=1, le=240)] = 1
-    linger: Annotated[int, Field(ge=0, le=720)] = 0
+    min_overlap: Annotated[int, Field(ge=1, le=240, description="minutes together to be exposed")] = 1
+    linger: Annotated[
+        int, Field(ge=0, le=720, description="minutes that a place stays infectious after the case left it")
+    ] = 0
 
     @model_validator(mode="after")
     def _either_person_or_place(self) -> Self:
@@ -182,20 +238,27 @@ class Exposure(BaseModel):
 
     model_config = STRICT
 
-    exposure_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    exposure_id: Annotated[
+        str,
+        StringConstraints(pattern=r"^[0-9a-f]{32}$"),
+        Field(description="first 32 hex digits of SHA-256 of case|person|venue|date"),
+    ]
     case_id: CaseId
     person: Person
     venue: CodeShape
     sector: Sector
     department: Slug
     date: LocalDate
-    first: Millis
-    last: Millis
-    minutes: Annotated[int, Field(ge=1)]
-    status: Literal["exposed", "withdrawn"]
-    case_version: Annotated[int, Field(ge=1, le=1_000_000)]
-    evidence: Annotated[int, Field(ge=0)]
-    version: Annotated[int, Field(ge=1)]
+    first: Annotated[Millis, Field(description="Unix ms: start of the first overlap within that date")]
+    last: Annotated[Millis, Field(description="Unix ms: end of the last overlap within that date, outside")]
+    minutes: Annotated[int, Field(ge=1, description="sum of the overlaps within that date")]
+    status: Standing
+    case_version: CaseVersion
+    evidence: Annotated[int, Field(ge=0, description="marks that the computation saw; it only grows")]
+    version: Annotated[
+        int,
+        Field(ge=1, description="case_version * 2^32 + evidence; ignore one that is not higher than yours"),
+    ]
 
 
 class VenueWarning(BaseModel):
@@ -207,10 +270,12 @@ class VenueWarning(BaseModel):
     venue: CodeShape
     department: Slug
     date: LocalDate
-    presences: list[tuple[Millis, Millis]]
-    contacts: Annotated[int, Field(ge=0)]
-    status: Literal["exposed", "withdrawn"]
-    version: Annotated[int, Field(ge=1)]
+    presences: Annotated[
+        list[tuple[Millis, Millis]], Field(description="[start, end) of the case there, without linger")
+    ]
+    contacts: Annotated[int, Field(ge=0, description="how many persons were exposed; may be 0")]
+    status: Standing
+    version: Annotated[int, Field(ge=1, description="rises with every publication")]
 
 
 class Touched(BaseModel):
