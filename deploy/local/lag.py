@@ -50,6 +50,23 @@ class Freshness:
     oldest_waiting: float | None  # age of the oldest visit that waits for the archive
 
 
+def _settling(error: BaseException) -> bool:
+    """A broker that has just started, or just made a topic, answers the same question a moment later."""
+    return isinstance(error, KafkaException) and error.args[0].code() in {
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+
+
+_patiently = retry(
+    retry=retry_if_exception(_settling), wait=wait_fixed(0.2), stop=stop_after_delay(PATIENCE), reraise=True
+)
+
+
 def consumer_lag(settings: Settings, roles: Iterable[Role] = tuple(ROLES.values())) -> list[Lag]:
     """The lag of each role's group on each of its topics. Raises LagUnknownError."""
     reading = [role for role in roles if role.inputs]
@@ -125,6 +142,7 @@ def _partitions(
     }
 
 
+@_patiently
 def _offsets(
     client: AdminClient, partitions: Sequence[TopicPartition], spec: OffsetSpec
 ) -> Mapping[tuple[str, int], int]:
@@ -134,18 +152,7 @@ def _offsets(
     return {(each.topic, each.partition): future.result().offset for each, future in asked.items()}
 
 
-def _settling(error: BaseException) -> bool:
-    """A broker that has just started still reads its groups: the question is answered a moment later."""
-    return isinstance(error, KafkaException) and error.args[0].code() in {
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-    }
-
-
-@retry(
-    retry=retry_if_exception(_settling), wait=wait_fixed(0.2), stop=stop_after_delay(PATIENCE), reraise=True
-)
+@_patiently
 def _committed(
     settings: Settings, role: Role, partitions: Sequence[TopicPartition]
 ) -> dict[tuple[str, int], int]:
