@@ -1,7 +1,154 @@
-"""Commands: venues."""
+"""The register of venues: import a list, look at it, close a place."""
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
+from deploy.cli.output import (
+    CALL_WRONG,
+    DATA_WRONG,
+    CsvFlag,
+    JsonFlag,
+    chosen_format,
+    emit,
+    err,
+    fail,
+    out,
+    plain_errors,
+    print_json,
+)
+from deploy.cli.register import kafka_errors
+from producers.venues.importing import REQUIRED, FileError, Plan, plan, rows_of
+from producers.venues.register import publish_venues, read_register
+from schemas.settings import Settings, SettingsError, load_settings
+from schemas.times import format_time, parse_time
+
 commands = typer.Typer(no_args_is_help=True)
+
+_COLUMNS = {
+    "code": "Code",
+    "name": "Name",
+    "sector": "Sector",
+    "district": "District",
+    "department": "Department",
+    "parent": "Parent",
+    "dwell": "Dwell (min)",
+    "capacity": "Capacity",
+    "closed": "Closed",
+}
+
+
+def _settings() -> Settings:
+    with plain_errors(SettingsError):
+        return load_settings()
+
+
+@commands.command("import")
+def import_file(
+    file: Annotated[Path, typer.Argument(help="CSV in UTF-8: name, sector, district, and more.")],
+    skip_bad: Annotated[bool, typer.Option(help="Import the good rows although some are bad.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Say what would happen, change nothing.")] = False,
+    with_codes: Annotated[
+        Path | None, typer.Option("--out", help="Write the list with its codes to this CSV file.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Register the venues of a CSV file; the same file again changes nothing.
+
+    Columns: name, sector, district; parent (a code or a name), dwell, capacity, opens, closes, lat, lon,
+    code, closed_at may be left out.
+    """
+    settings = _settings()
+    with plain_errors(FileError, OSError):
+        rows = rows_of(file.read_bytes())
+    with kafka_errors():
+        register = read_register(settings)
+    planned = plan(rows, register)
+    for bad in planned.bad:
+        err.print(
+            f"[red]✗[/red] {file.name} line {bad.line}, {bad.column or 'row'}: {bad.reason}", markup=True
+        )
+    if planned.bad and not skip_bad:
+        fail(f"{len(planned.bad)} of {len(rows)} rows are bad; nothing was imported (--skip-bad: the rest)")
+    written = 0
+    if not dry_run:
+        with kafka_errors():
+            written = publish_venues(settings, [*planned.new, *planned.changed])
+    if with_codes is not None:
+        with plain_errors(OSError):
+            _write(with_codes, rows, planned)
+    counts = {
+        "new": len(planned.new),
+        "changed": len(planned.changed),
+        "unchanged": len(planned.unchanged),
+        "bad": len(planned.bad),
+        "written": written,
+    }
+    if json:
+        print_json(counts)
+    else:
+        verb = "would be" if dry_run else "are"
+        out.print(
+            f"{counts['new']} new and {counts['changed']} changed venues {verb} registered,"
+            f" {counts['unchanged']} unchanged, {counts['bad']} bad"
+        )
+    if planned.bad:
+        raise typer.Exit(DATA_WRONG)
+
+
+def _write(target: Path, rows: list[tuple[int, dict[str, str]]], planned: Plan) -> None:
+    names = list(
+        dict.fromkeys(["code", *REQUIRED, *(name for _, cells in rows for name in cells if name != "\0")])
+    )
+    with target.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(names)
+        for line, cells in rows:
+            if line in planned.codes:
+                filled = cells | {"code": planned.codes[line]}
+                writer.writerow([filled.get(name, "") for name in names])
+
+
+@commands.command("list")
+def list_venues(
+    sector: Annotated[str | None, typer.Option(help="Only this sector.")] = None,
+    district: Annotated[str | None, typer.Option(help="Only this district.")] = None,
+    json: JsonFlag = False,
+    as_csv: CsvFlag = False,
+) -> None:
+    """Show the register."""
+    output = chosen_format(json, as_csv)
+    with kafka_errors():
+        register = read_register(_settings())
+    chosen = [
+        venue
+        for venue in register.values()
+        if (sector is None or venue.sector == sector) and (district is None or venue.district == district)
+    ]
+    rows = [
+        venue.model_dump() | {"closed": format_time(venue.closed_at) if venue.closed_at is not None else None}
+        for venue in sorted(chosen, key=lambda venue: (venue.sector, venue.district, venue.name))
+    ]
+    emit(rows, _COLUMNS, output, title=f"{len(rows)} venues")
+
+
+@commands.command()
+def close(
+    code: Annotated[str, typer.Argument(help="Code of the venue.")],
+    at: Annotated[str, typer.Option(help="From when on its scans are refused (ISO 8601, local).")],
+) -> None:
+    """Close a venue: scans at or after that time are refused as of an unknown venue."""
+    settings = _settings()
+    with plain_errors(ValueError):
+        closed_at = parse_time(at)
+    with kafka_errors():
+        venue = read_register(settings).get(code.upper())
+    if venue is None:
+        fail(f"no venue {code} is registered: truyvet venues list", CALL_WRONG)
+    with kafka_errors():
+        publish_venues(settings, [venue.model_copy(update={"closed_at": closed_at})])
+    out.print(f"{venue.code} {venue.name} is closed from {format_time(closed_at)}")

@@ -1,0 +1,66 @@
+"""The register on the compacted topic `venues`: read it whole, write to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from confluent_kafka import Producer
+from pydantic import ValidationError
+
+from producers.compacted import away, read_to_end
+from schemas import topics
+from schemas.events import Venue
+from schemas.settings import Settings
+from schemas.topics import PARTITIONER
+
+# Whoever waits at a terminal for the register should hear after this that Kafka is away.
+PATIENCE_S = 20.0
+
+
+def read_register(settings: Settings) -> dict[str, Venue]:
+    """Every registered venue by code, as the processors see it.
+
+    They keep the first dwell of a code and ignore what is no venue; both are said in their logs.
+    Raises KafkaAwayError, TopicMissingError.
+    """
+    venues: dict[str, Venue] = {}
+    for record in read_to_end(settings, topics.VENUES):
+        try:
+            venue = Venue.model_validate_json(record.value or b"")
+        except ValidationError:
+            continue
+        known = venues.get(venue.code)
+        if known is None or known.dwell == venue.dwell:
+            venues[venue.code] = venue
+    return venues
+
+
+def publish_venues(settings: Settings, venues: Iterable[Venue]) -> int:
+    """Write venues; the number written. Raises KafkaAwayError unless all were acknowledged."""
+    failed: list[str] = []
+    producer = Producer(
+        {
+            "bootstrap.servers": settings.kafka_address,
+            "acks": "all",
+            "enable.idempotence": True,
+            "compression.type": "lz4",
+            "partitioner": PARTITIONER,
+            "delivery.timeout.ms": int(PATIENCE_S * 1000),
+            "log_level": 0,
+        }
+    )
+    count = 0
+    for venue in venues:
+        producer.produce(
+            settings.topic(topics.VENUES),
+            venue.model_dump_json().encode(),
+            venue.code.encode(),
+            on_delivery=lambda error, _: failed.append(error.str()) if error else None,
+        )
+        producer.poll(0)
+        count += 1
+    left = producer.flush(PATIENCE_S + 5)
+    if failed or left:
+        why = failed[0] if failed else "no answer"
+        raise away(settings, f"{len(failed) + left} of {count} venues not acknowledged, {why}")
+    return count
