@@ -217,7 +217,7 @@ class Stack:
                 self._stop([name for name in tier if name in kept])
             pid = self.supervisor.pid()
             self.supervisor.shutdown()
-            self._gone([pid], 60)
+            self._gone(pid, 60)
             self._end_leftovers()
             return True
 
@@ -241,11 +241,14 @@ class Stack:
             if waiting:
                 time.sleep(0.1)
 
-    def _gone(self, pids: Sequence[int], seconds: float) -> None:
-        here = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-        _, alive = psutil.wait_procs(here, timeout=seconds)
-        if alive:
-            raise StackError(f"processes {', '.join(str(each.pid) for each in alive)} did not end")
+    def _gone(self, pid: int, seconds: float) -> None:
+        """Wait until supervisord has ended."""
+        deadline = time.monotonic() + seconds
+        while _runs(pid):
+            if time.monotonic() > deadline:
+                raise StackError(f"the process manager, process {pid}, does not end: end it by hand")
+            self.supervisor.up()  # a question wakes its loop, which else looks around once a second
+            time.sleep(0.05)
 
     def leftovers(self) -> list[psutil.Process]:
         """Processes of this data folder whose supervisor is gone: known by the mark in their environment."""
@@ -270,11 +273,9 @@ class Stack:
             for process in tier:
                 self._say(f"ending process {process.pid}, left behind by a supervisor that is gone")
                 _quietly(process.terminate)
-            _, alive = psutil.wait_procs(tier, timeout=engines.STOP_SECONDS)
-            for process in alive:
+            for process in _still_running(tier, engines.STOP_SECONDS):
                 _quietly(process.kill)
-            _, alive = psutil.wait_procs(alive, timeout=10)
-            if alive:
+            if alive := _still_running(tier, 10):
                 raise StackError(f"process {alive[0].pid} cannot be ended, not even by SIGKILL")
         return bool(left)
 
@@ -330,6 +331,24 @@ def _is_engine(process: psutil.Process) -> bool:
     except psutil.Error:
         return False
     return any(word in words for word in ("kafka.Kafka", "redis-server", engines.CLICKHOUSE_MODULE))
+
+
+def _runs(pid: int) -> bool:
+    """Not ended, and not a zombie either: in a container nobody may collect those."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _still_running(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those that have not ended within the time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        alive = [process for process in processes if process.is_running() and _runs(process.pid)]
+        if not alive or time.monotonic() > deadline:
+            return alive
+        time.sleep(0.05)
 
 
 def _quietly(act: Callable[[], None]) -> None:
