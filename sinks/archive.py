@@ -1,0 +1,367 @@
+"""The archive role: everything that is kept, from Kafka into ClickHouse.
+
+One flush, the numbered steps of which make at-least-once delivery enough:
+1. records are read and turned into rows (sinks/rows.py) until there are 100,000 marks or half a second is
+   over;
+2. one synchronous insert per table. ClickHouse away or slow: again with growing pauses, for as long as it
+   takes, polling Kafka with paused partitions so that the group keeps this member; nothing is skipped;
+3. the offsets after those records are committed. A crash before this reads them again, and a row inserted
+   twice merges away: marks by OR, the others by their key and version.
+A partition that is revoked between 1 and 3 loses its place in the commit, not its rows: its new owner inserts
+them once more, which changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+from clickhouse_driver import Client
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_when_event_set,
+    wait_random_exponential,
+)
+
+from schemas.settings import Settings
+from schemas.topics import Topic
+from sinks import connection, metrics, migrate, retention, rows
+
+FLUSH_MARKS: Final = 100_000
+FLUSH_BYTES: Final = 64 * 1024 * 1024  # rejected records may be large: bounds the memory of a flush
+FLUSH_SECONDS: Final = 0.5
+_POLL_SECONDS: Final = 0.1  # how late a flush or the end may be noticed
+_MOST_MESSAGES: Final = 200  # a poll: with 1,000 marks a record, twice a flush
+_LONGEST_PAUSE_S: Final = 10  # between two tries: a server that is back is noticed within it
+# A server that hangs in the last insert must not hold the end: past it the connection is cut. With the close
+# of the consumer it stays under the 10 seconds after which supervisors kill.
+_LAST_FLUSH_SECONDS: Final = 6.0
+# The loop beats at every poll; between two may lie an insert per table, each up to its time-out.
+_DEAD_AFTER_SECONDS: Final = connection.ANSWER_TIMEOUT_S * (len(rows.COLUMNS) + 1)
+_WORDS_EVERY_SECONDS: Final = 30.0  # the same trouble is told once in this time
+
+log = logging.getLogger("truyvet.archive")
+
+
+class ArchiveError(RuntimeError):
+    """The sink cannot go on; the message says why and what to do. Nothing is lost: offsets stand still."""
+
+
+def consumer_config(settings: Settings) -> dict[str, Any]:
+    """The consumer's configuration, as librdkafka names it."""
+    return {
+        "bootstrap.servers": settings.kafka_address,
+        "group.id": settings.group("archive"),
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "isolation.level": "read_committed",  # what an aborted transaction wrote never happened
+        "partition.assignment.strategy": "cooperative-sticky",
+        # the end of a partition is told, so that the commit also passes the markers of transactions
+        "enable.partition.eof": True,
+        # a sink that hangs must not keep its partitions; longer than one slow insert into every table
+        "max.poll.interval.ms": 900_000,
+        "session.timeout.ms": 30_000,
+        "topic.metadata.refresh.interval.ms": 10_000,  # a topic made after the sink started is seen soon
+        "queued.max.messages.kbytes": 65_536,  # the backlog waits in Kafka, not in memory
+        "fetch.max.bytes": 16 * 1024 * 1024,
+    }
+
+
+class Archive:
+    """One sink. `work` runs until `stop` is set; one thread uses all of it, and /healthz reads `trouble`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock_ms: Callable[[], int],
+        stop: threading.Event,
+        counters: metrics.Metrics,
+        client: Client,
+    ) -> None:
+        self._settings = settings
+        self._clock_ms = clock_ms
+        self._stop = stop
+        self._metrics = counters
+        self._client = client
+        self._topics: dict[str, Topic] = {settings.topic(topic): topic for topic in rows.TOPICS}
+        self._consumer: Consumer | None = None
+        self._rows = rows.Rows()
+        self._since: float | None = None  # monotonic: when the oldest waiting row came
+        self._next: dict[tuple[str, int], int] = {}  # to be committed after the next flush
+        self._position: dict[tuple[str, int], int] = {}
+        self._strays: list[Message] = []
+        self._held = False  # partitions are paused
+        self._told: dict[str, float] = {}
+        self._beat = time.monotonic()
+
+    def trouble(self) -> str | None:
+        """Why this process should be ended and started again; None while it is well.
+
+        Waiting for ClickHouse is well: a restart would not bring it back.
+        """
+        silent = time.monotonic() - self._beat
+        return f"no progress of the loop for {silent:.0f} s" if silent > _DEAD_AFTER_SECONDS else None
+
+    def work(self) -> None:
+        """Prepare the archive, then flush until `stop`; commit and leave the group at the end.
+
+        Raises ArchiveError, KafkaException.
+        """
+        self._patiently("prepare the archive", self._prepare, self._rest)
+        if self._stop.is_set():
+            return
+        consumer = self._consumer = Consumer(consumer_config(self._settings), logger=log)
+        try:
+            consumer.subscribe(list(self._topics), on_revoke=self._revoked, on_lost=self._revoked)
+            while not self._stop.is_set():
+                self._read(consumer)
+                if self._due():
+                    self._flush(consumer)
+            self._flush(consumer)
+        finally:
+            consumer.close()
+
+    def _prepare(self) -> None:
+        try:
+            migrate.migrate(self._client, self._clock_ms)
+        except migrate.MigrationError as error:
+            raise ArchiveError(str(error)) from None
+        retention.keep_for(self._client, self._settings.archive_retention_days)
+
+    def _read(self, consumer: Consumer) -> None:
+        self._beat = time.monotonic()
+        strays, self._strays = self._strays, []
+        for message in strays or consumer.consume(_MOST_MESSAGES, _POLL_SECONDS):
+            self._take(message)
+            if self._rows.marks >= FLUSH_MARKS or self._rows.size >= FLUSH_BYTES:
+                self._flush(consumer)
+
+    def _take(self, message: Message) -> None:
+        name, partition, offset = message.topic(), message.partition(), message.offset()
+        error = message.error()
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            self._tell_kafka(error, name)
+            return
+        if name is None or partition is None or offset is None:
+            return
+        key = (name, partition)
+        if error is not None:  # the end: `offset` is the next one, behind markers of transactions
+            after = offset
+            if self._position.get(key, -1) >= after:
+                return
+        else:
+            after = offset + 1
+            kind, timestamp = message.timestamp()
+            value, headers = message.value(), message.headers()
+            record = rows.Record(
+                name,
+                partition,
+                offset,
+                timestamp if kind else self._clock_ms(),
+                value.encode() if isinstance(value, str) else value,
+                headers if isinstance(headers, list) else (),
+            )
+            self._rows.add(self._topics[name], record)
+        self._position[key] = self._next[key] = after
+        if self._since is None:
+            self._since = time.monotonic()
+
+    def _due(self) -> bool:
+        return self._since is not None and time.monotonic() - self._since >= FLUSH_SECONDS
+
+    def _flush(self, consumer: Consumer) -> None:
+        """Steps 2 and 3. Returns without a commit when `stop` came while ClickHouse was away."""
+        batch, started = self._rows, time.monotonic()
+        for table, columns in batch.tables():
+            names = ", ".join(rows.COLUMNS[table])
+            statement = f"INSERT INTO {table} ({names}) VALUES"  # constants of sinks/rows.py
+
+            def insert(statement: str = statement, columns: list[list[Any]] = columns) -> None:
+                self._client.execute(statement, columns, columnar=True)
+
+            self._patiently(f"insert {len(columns[0])} rows into {table}", insert, self._hold)
+            self._metrics.rows.labels(table).inc(len(columns[0]))
+            self._beat = time.monotonic()
+        self._rows, self._since = rows.Rows(), None
+        if batch.broken:
+            self._metrics.broken.inc(batch.broken)
+            log.error(
+                "%d records or elements could not be rows: they stand in the table rejected, malformed",
+                batch.broken,
+            )
+        self._commit(consumer)
+        self._metrics.archived(batch.newest_received)
+        self._metrics.flush_rows.observe(batch.marks)
+        self._metrics.flush_seconds.observe(time.monotonic() - started)
+        self._measure_lag(consumer)
+
+    def _commit(self, consumer: Consumer) -> None:
+        if not self._next:
+            return
+        offsets = [TopicPartition(name, partition, after) for (name, partition), after in self._next.items()]
+        try:
+            done = consumer.commit(offsets=offsets, asynchronous=False) or []
+        except KafkaException as error:
+            if error.args[0].fatal():
+                raise
+            # the rows are in; the next commit, or the partition's next owner, moves on
+            self._tell("offsets are not committed yet: %s", error.args[0].str())
+            return
+        failed = {(each.topic, each.partition): each.error for each in done if each.error is not None}
+        for key, problem in failed.items():
+            self._tell("offset of %s is not committed yet: %s", f"{key[0]}/{key[1]}", problem.str())
+        self._next = {key: after for key, after in self._next.items() if key in failed}
+        self._metrics.progress.set(self._clock_ms() / 1000)
+
+    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        """Another member goes on from what was committed; the rows stay here and merge away."""
+        for each in partitions:
+            self._next.pop((each.topic, each.partition), None)
+            self._position.pop((each.topic, each.partition), None)
+            self._metrics.lag.labels(each.topic).set(0)
+
+    def _measure_lag(self, consumer: Consumer) -> None:
+        lag: dict[str, int] = {}
+        for (name, partition), position in self._position.items():
+            known = consumer.get_watermark_offsets(TopicPartition(name, partition), cached=True)
+            if known:
+                lag[name] = lag.get(name, 0) + max(0, known[1] - position)
+        for name, count in lag.items():
+            self._metrics.lag.labels(name).set(count)
+
+    def _patiently(self, what: str, action: Callable[[], None], sleep: Callable[[float], None]) -> None:
+        """Do it; when ClickHouse is away or slow, again until it is done or `stop` is set.
+
+        Raises ArchiveError when waiting cannot cure it, and _EndedError when `stop` ended it.
+        """
+
+        def say(state: RetryCallState) -> None:
+            self._metrics.retries.inc()
+            self._metrics.waiting.set(1)
+            error = state.outcome.exception() if state.outcome else None
+            words = connection.first_line(error) if error else ""
+            self._tell("waiting for ClickHouse to %s (nothing is skipped): %s", what, words)
+
+        try:
+            for attempt in Retrying(
+                retry=retry_if_exception(connection.will_pass),
+                wait=wait_random_exponential(multiplier=0.25, max=_LONGEST_PAUSE_S),
+                stop=stop_when_event_set(self._stop),
+                sleep=sleep,
+                before_sleep=say,
+                reraise=True,
+            ):
+                with attempt:
+                    action()
+        except (ArchiveError, KafkaException):
+            raise
+        except Exception as error:
+            if self._stop.is_set() and connection.will_pass(error):
+                raise _EndedError(f"ended before it could {what}: {connection.first_line(error)}") from None
+            self._fail(what, error)
+        self._metrics.waiting.set(0)
+        if self._held and self._consumer is not None:
+            self._held = False
+            self._consumer.resume(self._consumer.assignment())
+
+    def _fail(self, what: str, error: Exception) -> NoReturn:
+        advice = {
+            81: "create the database, or correct TRUYVET_CLICKHOUSE",
+            516: "correct user and password in TRUYVET_CLICKHOUSE",
+            497: "give this user the rights to create and alter tables, to insert and to select",
+        }.get(getattr(error, "code", 0) or 0, "correct the cause; the supervisor starts the role again")
+        raise ArchiveError(f"could not {what}: {connection.first_line(error)}: {advice}") from error
+
+    def _rest(self, seconds: float) -> None:
+        self._beat = time.monotonic()
+        self._stop.wait(seconds)
+
+    def _hold(self, seconds: float) -> None:
+        """Wait with paused partitions, polling, so that the group keeps this member."""
+        assert self._consumer is not None
+        self._held = True
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
+            self._beat = time.monotonic()
+            self._consumer.pause(self._consumer.assignment())  # again each time: partitions may have come
+            message = self._consumer.poll(min(left, 2 * _POLL_SECONDS))
+            if message is not None:
+                self._strays.append(message)  # read between an assignment and its pause
+
+    def _tell_kafka(self, error: KafkaError, topic: str | None) -> None:
+        if error.fatal():
+            raise KafkaException(error)
+        if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            self._tell("topic %s is not there yet: truyvet topics apply makes it", topic)
+        else:
+            self._tell("Kafka: %s", error.str())
+
+    def _tell(self, form: str, *words: object) -> None:
+        line, now = form % words, time.monotonic()
+        if now - self._told.get(line, -_WORDS_EVERY_SECONDS) >= _WORDS_EVERY_SECONDS:
+            self._told = {text: at for text, at in self._told.items() if now - at < _WORDS_EVERY_SECONDS}
+            self._told[line] = now
+            log.warning(line)
+
+
+class _EndedError(Exception):
+    """`stop` was set while ClickHouse was away: what is not committed is read again by the next start."""
+
+
+def _cut_at_the_end(client: Client, stop: threading.Event, finished: threading.Event) -> None:
+    stop.wait()
+    while not finished.wait(_LAST_FLUSH_SECONDS):
+        wire = client.connection.socket
+        if wire is not None:
+            with contextlib.suppress(OSError):  # closed meanwhile
+                wire.shutdown(socket.SHUT_RDWR)
+
+
+def run(settings: Settings, clock_ms: Callable[[], int], metrics_port: int, stop: threading.Event) -> None:
+    """Run the archive role until SIGTERM, SIGINT or `stop`; answers /metrics and /healthz on `metrics_port`.
+
+    Ends with exit code 1 and one line in the log when it cannot go on.
+    """
+    # a server that is away is told in one line by this module, not by a stack trace of the driver
+    logging.getLogger("clickhouse_driver").setLevel(logging.ERROR)
+    previous: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous[number] = signal.signal(number, lambda *_: stop.set())
+    counters = metrics.Metrics(clock_ms)
+    client = connection.connect(settings.clickhouse_url)
+    archive = Archive(settings, clock_ms, stop, counters, client)
+    finished = threading.Event()
+    end_server: Callable[[], None] = lambda: None  # noqa: E731
+    try:
+        end_server = metrics.serve(counters, metrics_port, archive.trouble)
+        threading.Thread(target=_cut_at_the_end, args=(client, stop, finished), daemon=True).start()
+        archive.work()
+        log.info("ended, all that was read is in the archive")
+    except _EndedError as error:
+        log.warning("%s; what is not committed is read again at the next start", error)
+    except ArchiveError as error:
+        log.critical("%s", error)
+        raise SystemExit(1) from None
+    except KafkaException as error:
+        log.critical("Kafka refuses to go on: %s", error.args[0].str())
+        raise SystemExit(1) from None
+    except OSError as error:
+        log.critical("cannot answer on port %d: %s: set TRUYVET_METRICS_PORT", metrics_port, error.strerror)
+        raise SystemExit(1) from None
+    finally:
+        finished.set()
+        stop.set()
+        end_server()
+        client.disconnect()
+        for number, handler in previous.items():
+            signal.signal(number, handler)

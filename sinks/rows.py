@@ -1,0 +1,256 @@
+"""From Kafka records to rows of the archive: pure, a record at a time, columns as the driver wants them.
+
+What cannot be a row becomes a row of `rejected` with reason `malformed`, so that it is seen and not lost; the
+good elements of an array with a bad one are kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from schemas.events import VISITS, Case, Exposure, Venue, VenueWarning, Visit
+from schemas.topics import (
+    CASES,
+    CASES_REJECTED,
+    EXPOSURES,
+    SCANS_REJECTED,
+    VENUE_WARNINGS,
+    VENUES,
+    Topic,
+)
+from schemas.topics import VISITS as VISITS_TOPIC
+
+SOURCE_BITS: Final = {"person": 1, "venue": 2, "manual": 4, "event": 8}
+COLUMNS: Final[dict[str, tuple[str, ...]]] = {
+    "visits": ("venue", "hour", "person", "ins", "outs", "voids", "party", "sources"),
+    "venues": (
+        *("code", "name", "sector", "district", "department", "parent", "dwell", "capacity"),
+        *("opens", "closes", "lat", "lon", "closed_at", "recorded_at"),
+    ),
+    "cases": (
+        *("case_id", "version", "topic", "partition", "offset", "status", "person", "venue"),
+        *("window_start", "window_end", "min_overlap", "linger", "recorded_at"),
+    ),
+    "exposures": (
+        *("case_id", "person", "venue", "date", "sector", "department", "first", "last", "minutes"),
+        *("status", "case_version", "evidence", "version"),
+    ),
+    "venue_warnings": (
+        *("case_id", "venue", "date", "department", "presences", "contacts", "status", "version"),
+    ),
+    "rejected": (
+        *("source_topic", "source_partition", "source_offset", "source_index", "reason", "detail"),
+        *("arrival", "attempts", "value"),
+    ),
+}
+
+_VISIT: Final[TypeAdapter[Visit]] = TypeAdapter(Visit)
+_BITS: Final = tuple(1 << minute for minute in range(60))
+_MAX_HOUR: Final = (2**32 - 1) // 3600  # the last hour whose partition ClickHouse can name (year 2106)
+_MAX_UINT32: Final = 2**32 - 1
+# Date32 of ClickHouse
+_FIRST_DATE: Final = date(1970, 1, 1)
+_LAST_DATE: Final = date(2299, 12, 31)
+_NUMBER = re.compile(rb"[0-9]{1,18}")
+_DETAIL_LIMIT: Final = 500  # characters: a detail must not grow with the input
+
+Headers = Sequence[tuple[str, bytes | str | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One Kafka record; `timestamp` in ms."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    value: bytes | None
+    headers: Headers = ()
+
+
+class BrokenRecordError(ValueError):
+    """A record, or one element of it, that cannot be a row."""
+
+
+class Rows:
+    """Rows that wait for a flush, by table and column.
+
+    `marks`: rows of visits; `size`: bytes of the records; `newest_received`: ms, of the marks, 0 for none;
+    `broken`: how many rows were refused here.
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[list[Any]]] = {
+            table: [[] for _ in names] for table, names in COLUMNS.items()
+        }
+        self.marks = 0
+        self.size = 0
+        self.newest_received = 0
+        self.broken = 0
+
+    def tables(self) -> Iterator[tuple[str, list[list[Any]]]]:
+        """(table, its columns) of every table that has rows."""
+        for table, columns in self._columns.items():
+            if columns[0]:
+                yield table, columns
+
+    def add(self, topic: Topic, record: Record) -> None:
+        """Take in one record of a topic. Never raises for what a record holds."""
+        self.size += len(record.value or b"")
+        if topic is VISITS_TOPIC:
+            self._add_visits(record)
+            return
+        table, row_of = _ROWS[topic.name]
+        try:
+            row = row_of(record)
+        except (ValidationError, BrokenRecordError) as error:
+            if topic is not CASES:  # the cases role refuses it too, with its reason, into cases.rejected
+                self._refuse(record, 0, record.value or b"", error)
+        else:
+            self._append(table, row)
+
+    def _append(self, table: str, row: Sequence[Any]) -> None:
+        for column, cell in zip(self._columns[table], row, strict=True):
+            column.append(cell)
+
+    def _refuse(self, record: Record, index: int, value: bytes, error: Exception) -> None:
+        self.broken += 1
+        row = (record.topic, record.partition, record.offset, index, "malformed", _words(error))
+        self._append("rejected", (*row, record.timestamp, 1, value))
+
+    def _add_visits(self, record: Record) -> None:
+        try:
+            visits = VISITS.validate_json(record.value or b"")
+        except ValidationError as error:
+            visits = self._sound(record, error)
+        if any(visit["hour"] > _MAX_HOUR for visit in visits):
+            visits = self._speakable(record, visits)
+        if not visits:
+            return
+        venues, hours, persons, ins, outs, voids, parties, sources = self._columns["visits"]
+        venues += [visit["venue"] for visit in visits]
+        hours += [visit["hour"] for visit in visits]
+        persons += [int(visit["person"], 16) for visit in visits]
+        ins += [_BITS[visit["minute"]] if visit["kind"] == "in" else 0 for visit in visits]
+        outs += [_BITS[visit["minute"]] if visit["kind"] == "out" else 0 for visit in visits]
+        voids += [_BITS[visit["minute"]] if visit["kind"] == "void" else 0 for visit in visits]
+        parties += [visit["party"] for visit in visits]
+        sources += [SOURCE_BITS[visit["source"]] for visit in visits]
+        self.marks += len(visits)
+        self.newest_received = max(self.newest_received, *[visit["received_at"] for visit in visits])
+
+    def _sound(self, record: Record, error: ValidationError) -> list[Visit]:
+        """The good elements of an array with bad ones; the bad ones are refused, each with its place."""
+        try:
+            elements = orjson.loads(record.value or b"")
+        except orjson.JSONDecodeError:
+            elements = None
+        if not isinstance(elements, list):
+            self._refuse(record, 0, record.value or b"", error)
+            return []
+        visits = []
+        for index, element in enumerate(elements):
+            try:
+                visits.append(_VISIT.validate_python(element))
+            except ValidationError as problem:
+                self._refuse(record, index, orjson.dumps(element), problem)
+        return visits
+
+    def _speakable(self, record: Record, visits: list[Visit]) -> list[Visit]:
+        late = BrokenRecordError(f"hour: later than {_MAX_HOUR}, which the archive cannot store")
+        for index, visit in enumerate(visits):
+            if visit["hour"] > _MAX_HOUR:
+                self._refuse(record, index, orjson.dumps(visit), late)
+        return [visit for visit in visits if visit["hour"] <= _MAX_HOUR]
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        return f"{place}: {problem['msg']}".removeprefix(": ")[:_DETAIL_LIMIT]
+    return str(error)[:_DETAIL_LIMIT]
+
+
+def _date(name: str) -> date:
+    try:
+        day = date.fromisoformat(name)
+    except ValueError:
+        raise BrokenRecordError(f"date: {name!r} is not a day of the calendar") from None
+    if not _FIRST_DATE <= day <= _LAST_DATE:
+        raise BrokenRecordError(f"date: {name} is not between {_FIRST_DATE} and {_LAST_DATE}")
+    return day
+
+
+def _venue_row(record: Record) -> tuple[Any, ...]:
+    venue = Venue.model_validate_json(record.value or b"")
+    if venue.capacity is not None and venue.capacity > _MAX_UINT32:
+        raise BrokenRecordError(f"capacity: more than {_MAX_UINT32}")
+    where = (venue.code, venue.name, venue.sector, venue.district, venue.department, venue.parent or "")
+    opening = (venue.dwell, venue.capacity, venue.opens or "", venue.closes or "")
+    return (*where, *opening, venue.lat, venue.lon, venue.closed_at, record.timestamp)
+
+
+def _case_row(record: Record) -> tuple[Any, ...]:
+    case = Case.model_validate_json(record.value or b"")
+    place = (case.case_id, case.version, record.topic, record.partition, record.offset)
+    subject = (None if case.person is None else int(case.person, 16), case.venue or "")
+    window = (case.start, case.end, case.min_overlap, case.linger)
+    return (*place, case.status, *subject, *window, record.timestamp)
+
+
+def _exposure_row(record: Record) -> tuple[Any, ...]:
+    it = Exposure.model_validate_json(record.value or b"")
+    if it.minutes > _MAX_UINT32 or it.evidence > _MAX_UINT32 or it.version >= 2**64:
+        raise BrokenRecordError("minutes, evidence or version: larger than the archive can store")
+    key = (it.case_id, int(it.person, 16), it.venue, _date(it.date))
+    about = (it.sector, it.department, it.first, it.last, it.minutes)
+    return (*key, *about, it.status, it.case_version, it.evidence, it.version)
+
+
+def _warning_row(record: Record) -> tuple[Any, ...]:
+    it = VenueWarning.model_validate_json(record.value or b"")
+    if it.contacts > _MAX_UINT32 or it.version >= 2**64:
+        raise BrokenRecordError("contacts or version: larger than the archive can store")
+    key = (it.case_id, it.venue, _date(it.date), it.department)
+    return (*key, it.presences, it.contacts, it.status, it.version)
+
+
+def _rejected_row(record: Record) -> tuple[Any, ...]:
+    """Of a dead-letter record. Headers that are missing fall back to the record's own place."""
+    texts = {
+        name: value.encode() if isinstance(value, str) else value or b"" for name, value in record.headers
+    }
+
+    def number(name: str, otherwise: int, most: int = _MAX_UINT32) -> int:
+        found = texts.get(name, b"")
+        return min(int(found), most) if _NUMBER.fullmatch(found) else otherwise
+
+    if {"source-topic", "source-partition", "source-offset"} <= texts.keys():
+        source = texts["source-topic"].decode("utf-8", "replace")
+        place = (number("source-partition", 0), number("source-offset", 0, 2**63), number("source-index", 0))
+    else:
+        source, place = record.topic, (record.partition, record.offset, 0)
+    reason = texts.get("reason", b"").decode("utf-8", "replace") or "malformed"
+    detail = texts.get("detail", b"").decode("utf-8", "replace")
+    arrival = number("arrival", record.timestamp, 2**63)
+    return (source, *place, reason, detail, arrival, number("attempts", 1), record.value or b"")
+
+
+_ROWS: Final[dict[str, tuple[str, Callable[[Record], tuple[Any, ...]]]]] = {
+    VENUES.name: ("venues", _venue_row),
+    CASES.name: ("cases", _case_row),
+    EXPOSURES.name: ("exposures", _exposure_row),
+    VENUE_WARNINGS.name: ("venue_warnings", _warning_row),
+    SCANS_REJECTED.name: ("rejected", _rejected_row),
+    CASES_REJECTED.name: ("rejected", _rejected_row),
+}
+TOPICS: Final = (VISITS_TOPIC, VENUES, CASES, EXPOSURES, VENUE_WARNINGS, SCANS_REJECTED, CASES_REJECTED)
