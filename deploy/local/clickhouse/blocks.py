@@ -7,7 +7,7 @@ columns' data goes through unchanged, as bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from deploy.local.clickhouse.columns import skip_column
@@ -54,6 +54,14 @@ class Block:
     def header(self) -> Block:
         """The same columns without rows."""
         return header_of((column.name, column.type) for column in self.columns)
+
+    def with_types(self, types: Sequence[str]) -> Block:
+        """The same data under other names of its types."""
+        columns = zip(self.columns, types, strict=True)
+        return Block(
+            self.rows,
+            tuple(Column(c.name, kind, text(c.name) + text(kind), c.data) for c, kind in columns),
+        )
 
     def _encoded(self, flag: bytes) -> bytes:
         parts = [varint(len(self.columns)), varint(self.rows)]

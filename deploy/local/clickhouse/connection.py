@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import select
 import socket
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import Protocol
 
 from deploy.local.clickhouse import packets
 from deploy.local.clickhouse.blocks import EMPTY, Block, read_block
-from deploy.local.clickhouse.engine import Engine, Session, append, is_cancelled, memory_file
+from deploy.local.clickhouse.engine import Engine, Session, is_cancelled
 from deploy.local.clickhouse.errors import (
     AUTHENTICATION_FAILED,
     LOGICAL_ERROR,
@@ -28,6 +29,7 @@ from deploy.local.clickhouse.errors import (
     ProtocolError,
     ServerError,
 )
+from deploy.local.clickhouse.memory import append, memory_file
 from deploy.local.clickhouse.packets import FromClient, Query, ToClient
 from deploy.local.clickhouse.statements import Insert, statement_of
 from deploy.local.clickhouse.wire import Source, frames_source, socket_source
@@ -133,6 +135,21 @@ class Connection:
                 with suppress(OSError):
                     self.socket.shutdown(socket.SHUT_RD)
 
+    def leaves(self) -> bool:
+        """Whether the client, whose statement runs, has sent Cancel or has gone. Does not wait."""
+        first = bytes(self._source.data[self._source.pos : self._source.pos + 1])
+        if not first:  # Cancel may have come together with the query, or later
+            try:
+                ready = select.poll()  # not select: it knows no descriptor above 1,023
+                ready.register(self.socket, select.POLLIN)
+                if not ready.poll(0):  # a socket with a time-out waits in recv, whatever the flags say
+                    return False
+                first = self.socket.recv(1, socket.MSG_PEEK)
+            except OSError:
+                first = b""
+        self.gone = not first
+        return self.gone or first[0] == FromClient.CANCEL
+
     def _greet(self) -> bool:
         hello = packets.read_hello(self._source)
         self._revision = hello.revision
@@ -202,11 +219,11 @@ class Connection:
     def _run(self, query: Query, external: list[tuple[str, Block]]) -> None:
         session = self._open_session()
         statement = statement_of(query.text)
-        session.apply(query.settings)
         tables = {name for name, _ in external}
         try:
             for name, block in external:
                 session.add_external(name, block)
+            session.apply(query.settings)  # after the tables: with readonly = 1 they could not be made
             if statement.insert is not None:
                 self._insert(session, statement.insert)
                 return
@@ -227,6 +244,8 @@ class Connection:
                 self._send(packets.data(totals, self._revision, self._compression, ToClient.TOTALS))
             self._send(packets.profile_info(rows, blocks, size) + packets.END_OF_STREAM)
         finally:
+            if tables:
+                session.apply(())
             for name in tables:
                 session.drop_external(name)
 

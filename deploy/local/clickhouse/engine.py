@@ -14,7 +14,6 @@ import fcntl
 import itertools
 import logging
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from deploy.local.clickhouse.errors import (
     ServerError,
     from_engine,
 )
+from deploy.local.clickhouse.memory import append, memory_file
 from deploy.local.clickhouse.packets import Setting
 from deploy.local.clickhouse.statements import Insert, Statement
 
@@ -60,6 +60,8 @@ class Engine:
     """The engine over one data folder. Raises DataFolderError when another process has it."""
 
     def __init__(self, folder: Path, query_memory: int) -> None:
+        if "?" in str(folder):  # chDB takes what follows for options
+            raise DataFolderError(f"The data folder {folder} has a question mark in its name: choose another")
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(folder / "engine.lock")
         self._path = str(folder.resolve())
@@ -67,6 +69,9 @@ class Engine:
         self._marks = itertools.count(1)
         # Kept open: chDB ends the engine when its last connection closes.
         self._control = self._connect()
+        with_settings = self.connect("")
+        self.settings = changed_settings(with_settings)  # asked once: it takes several milliseconds
+        with_settings.close()
         facts = orjson.loads(
             self._control.query("SELECT version(), timezone(), hostName()", "JSONCompactEachRow").bytes()
         )
@@ -114,8 +119,11 @@ class Session:
         self._engine = engine
         self._own_mark = mark
         self._connection = engine.connect(mark)
-        self._defaults = self._changed()  # what a setting goes back to after a query with its own value
+        # What a setting goes back to after a query with its own value.
+        self._defaults = {**engine.settings, _MARK: mark}
         self._of_query: dict[str, str] = {}
+        self._database = "default"
+        self._aside: Any = None
 
     @property
     def mark(self) -> str:
@@ -125,10 +133,13 @@ class Session:
     def close(self) -> None:
         """Cancel what is open and give everything back."""
         self._connection.close()
+        if self._aside is not None:
+            self._aside.close()
 
     def use(self, database: str) -> None:
         """Change the current database. Raises ServerError (81) when there is none of that name."""
         self._query(f"USE {identifier(database)}")
+        self._database = database
 
     def apply(self, settings: Iterable[Setting]) -> None:
         """Give the coming statement exactly these settings over the session's.
@@ -156,16 +167,15 @@ class Session:
         try:
             self._query(f"SET {identifier(name)} = {'DEFAULT' if value is None else quoted(value)}")
         except ServerError:  # readonly = 1 cannot be taken back: only a new connection forgets it
-            database = orjson.loads(self.run("SELECT currentDatabase()", {}, "JSONCompactEachRow"))[0]
             self._connection.close()
             self._connection = self._engine.connect(self._own_mark)
             self._of_query.clear()
             for other, kept in self._defaults.items():
                 if other != "database":
                     self._query(f"SET {identifier(other)} = {quoted(kept)}")
-            self.use(database)
+            self.use(self._database)
         else:
-            del self._of_query[name]
+            self._of_query.pop(name, None)
 
     def execute(self, statement: Statement, parameters: dict[str, str]) -> Iterator[Part]:
         """Run a statement. A SELECT is streamed, a block at a time; the others are complete before.
@@ -181,7 +191,11 @@ class Session:
             result = self._connection.query(statement.text, "Native", params=parameters)
             native = bytes(result.bytes())
         if statement.keyword == "SET":
-            self._defaults = {k: v for k, v in self._changed().items() if k not in self._of_query}
+            kept = {name: value for name, value in self._defaults.items() if name in self._of_query}
+            now = changed_settings(self._connection)
+            self._defaults = {n: value for n, value in now.items() if n not in self._of_query} | kept
+        elif statement.keyword == "USE":
+            self._database = orjson.loads(self.run("SELECT currentDatabase()", {}, "JSONCompactEachRow"))[0]
         blocks = list(split_native(native))
         if blocks:
             yield Part(blocks[0].header(), 0, 0)
@@ -200,6 +214,7 @@ class Session:
 
     def _parts(self, stream: Any, statement: Statement, parameters: dict[str, str]) -> Iterator[Part]:
         empty = True
+        types: list[str] | None = None
         try:
             while True:
                 with _as_server_error():
@@ -209,14 +224,44 @@ class Session:
                 read = chunk.storage_rows_read(), chunk.storage_bytes_read()
                 for block in split_native(bytes(chunk.bytes())):
                     if empty:
-                        yield Part(block.header(), 0, 0)
+                        types = self._types_with_zones(block, statement, parameters)
+                        yield Part(block.with_types(types).header() if types else block.header(), 0, 0)
                         empty = False
-                    yield Part(block, *read)
+                    yield Part(block.with_types(types) if types else block, *read)
                     read = 0, 0
         finally:
             stream.close()
         if empty:
             yield Part(self._header(statement, parameters), 0, 0)
+
+    def _types_with_zones(
+        self, block: Block, statement: Statement, parameters: dict[str, str]
+    ) -> list[str] | None:
+        """The types of a SELECT with their time zones, None when no block can lack one.
+
+        chDB writes Native as for the oldest clients, which knew DateTime without a zone only. The stream
+        is open, so another connection is asked. It knows no temporary tables: their zones are left out.
+        """
+        kinds = [column.type for column in block.columns]
+        if "DateTime" not in kinds:
+            return None
+        try:
+            if self._aside is None:
+                self._aside = self._engine.connect(self._own_mark)
+            with _as_server_error():
+                self._aside.query(f"USE {identifier(self._database)}")
+            described = [
+                kind for _, kind in self._described(f"({statement.text}\n)", parameters, self._aside)
+            ]
+        except ServerError as error:
+            log.info("the time zones of a result are unknown: %s", error.message)
+            return None
+        if len(described) != len(kinds):
+            return None
+        return [
+            full if kind == "DateTime" and full.startswith("DateTime(") else kind
+            for kind, full in zip(kinds, described, strict=True)
+        ]
 
     def _header(self, statement: Statement, parameters: dict[str, str]) -> Block:
         """The columns of a SELECT without rows, for which chDB's Native output is empty."""
@@ -249,10 +294,13 @@ class Session:
         return header_of([(name, types[name]) for name in insert.listed])
 
     def _described(
-        self, what: str, parameters: dict[str, str], all_kinds: bool = True
+        self, what: str, parameters: dict[str, str], connection: Any = None, all_kinds: bool = True
     ) -> list[tuple[str, str]]:
-        lines = self.run(f"DESCRIBE TABLE {what}", parameters, "JSONCompactEachRow").splitlines()
-        rows = [orjson.loads(line) for line in lines]
+        with _as_server_error():
+            answer = (connection or self._connection).query(
+                f"DESCRIBE TABLE {what}", "JSONCompactEachRow", params=parameters
+            )
+        rows = [orjson.loads(line) for line in bytes(answer.bytes()).splitlines()]
         return [(row[0], row[1]) for row in rows if all_kinds or row[2] in {"", "DEFAULT"}]
 
     def write(self, insert: Insert, rows: RawIOBase) -> tuple[int, int]:
@@ -287,9 +335,13 @@ class Session:
     def _query(self, text: str) -> None:
         self.run(text, {}, "Native")
 
-    def _changed(self) -> dict[str, str]:
-        lines = self.run("SELECT name, value FROM system.settings WHERE changed", {}, "JSONCompactEachRow")
-        return dict(orjson.loads(line) for line in lines.splitlines())
+
+def changed_settings(connection: Any) -> dict[str, str]:
+    """The settings of a chDB connection that are not the engine's defaults, by name, as texts."""
+    query = "SELECT name, value FROM system.settings WHERE changed"
+    with _as_server_error():
+        lines = bytes(connection.query(query, "JSONCompactEachRow").bytes()).splitlines()
+    return dict(orjson.loads(line) for line in lines)
 
 
 def quoted(value: str) -> str:
@@ -300,24 +352,6 @@ def quoted(value: str) -> str:
 def identifier(name: str) -> str:
     """A quoted name."""
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
-
-
-@contextmanager
-def memory_file() -> Iterator[RawIOBase]:
-    """A file without a name, in memory where the system has such files; unbuffered, as chDB reads it."""
-    if hasattr(os, "memfd_create"):
-        with os.fdopen(os.memfd_create("native-blocks"), "r+b", buffering=0) as file:
-            yield file
-    else:
-        with tempfile.TemporaryFile(buffering=0) as file:
-            yield file
-
-
-def append(file: RawIOBase, data: bytes) -> None:
-    """Write all of the data; one call of `write` may take less."""
-    left = memoryview(data)
-    while left:
-        left = left[file.write(left) or 0 :]
 
 
 @contextmanager

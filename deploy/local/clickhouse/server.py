@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import select
 import socket
 import threading
 import time
@@ -66,22 +65,9 @@ class Watcher:
             time.sleep(_LOOK_EVERY)
             with self._changed:
                 for connection in self._running:
-                    if not connection.cancelled and self._leaves(connection):
+                    # Again at each look: the engine may not have begun the query when it was first asked.
+                    if connection.cancelled or connection.leaves():
                         self._stop_statement(connection)
-
-    @staticmethod
-    def _leaves(connection: Connection) -> bool:
-        try:
-            readable, _, _ = select.select([connection.socket], [], [], 0)
-            if not readable:
-                return False
-            first = connection.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except (OSError, ValueError):
-            first = b""
-        connection.gone = not first
-        return connection.gone or first[0] == packets.FromClient.CANCEL
 
     def _stop_statement(self, connection: Connection) -> None:
         connection.cancelled = True
