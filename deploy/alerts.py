@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
 from pydantic import ValidationError
 
-from producers.compacted import METADATA_SECONDS, away, partitions_of, quiet_consumer
+from producers.compacted import PASSING, away, end_of, partitions_of, quiet_consumer
 from schemas import topics
 from schemas.events import Exposure
 from schemas.problems import first_problem
@@ -75,10 +75,7 @@ def follow(
         if not from_beginning:
             # a number, not OFFSET_END: that would be looked up later, and skip what comes in between
             for place in places:
-                try:
-                    _, place.offset = consumer.get_watermark_offsets(place, timeout=METADATA_SECONDS)
-                except KafkaException as refused:
-                    raise away(settings, refused.args[0].str()) from None
+                place.offset = end_of(consumer, settings, place)
         consumer.assign(places)
         on_ready()
         last_heard = clock()
@@ -88,7 +85,7 @@ def follow(
                 continue
             error = message.error()
             if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF or error.retriable():
+                if error.code() == KafkaError._PARTITION_EOF or error.code() in PASSING:
                     continue
                 raise away(settings, error.str())
             last_heard = clock()

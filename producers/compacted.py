@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from schemas.settings import Settings
 from schemas.topics import Topic
@@ -18,6 +19,24 @@ METADATA_SECONDS: Final = 10.0
 # No record and no end for so long: a partition has no leader, or the network is gone. A command must then
 # say so instead of hanging.
 SILENCE_SECONDS: Final = 30.0
+
+# What passes by itself: a leader being elected, a broker restarting, a topic made a moment ago.
+PASSING: Final = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._TRANSPORT,
+        KafkaError._TIMED_OUT,
+        KafkaError._ALL_BROKERS_DOWN,
+    }
+)
 
 _QUIET: Final = logging.getLogger("truyvet.kafka-client")
 _QUIET.addHandler(logging.NullHandler())
@@ -72,11 +91,30 @@ def partitions_of(consumer: Consumer, settings: Settings, topic: Topic) -> list[
         found = consumer.list_topics(name, timeout=METADATA_SECONDS).topics[name]
     except KafkaException as error:
         raise away(settings, error.args[0].str()) from None
+    if found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        raise TopicMissingError(f"the topic {name} is not there: make it with `truyvet topics apply`")
     if found.error is not None:
-        raise TopicMissingError(
-            f"the topic {name} is not there ({found.error.str()}): make it with `truyvet topics apply`"
-        )
+        raise away(settings, found.error.str())
     return sorted(found.partitions)
+
+
+def end_of(consumer: Consumer, settings: Settings, place: TopicPartition) -> int:
+    """The offset that the next record of a partition will have. Raises KafkaAwayError."""
+
+    def passing(error: BaseException) -> bool:
+        return isinstance(error, KafkaException) and error.args[0].code() in PASSING
+
+    patience = Retrying(
+        retry=retry_if_exception(passing),
+        wait=wait_fixed(0.2),
+        stop=stop_after_delay(METADATA_SECONDS),
+        reraise=True,
+    )
+    try:
+        _, end = patience(consumer.get_watermark_offsets, place, timeout=METADATA_SECONDS)
+    except KafkaException as error:
+        raise away(settings, error.args[0].str()) from None
+    return int(end)
 
 
 def read_to_end(
@@ -86,7 +124,8 @@ def read_to_end(
 
     Raises KafkaAwayError, TopicMissingError.
     """
-    consumer = quiet_consumer(settings)
+    # at the end of a partition the broker holds an answer back for so long, hoping for more
+    consumer = quiet_consumer(settings, **{"fetch.wait.max.ms": 10})
     try:
         waiting = set(partitions_of(consumer, settings, topic))
         name = settings.topic(topic)
@@ -94,20 +133,20 @@ def read_to_end(
         last_heard = time.monotonic()
         while waiting:
             message = consumer.poll(0.2)
+            if time.monotonic() - last_heard > silence_seconds:
+                raise away(settings, f"{name} stays silent")
             if message is None:
-                if time.monotonic() - last_heard > silence_seconds:
-                    raise away(settings, f"{name} stays silent")
+                continue
+            partition, offset = message.partition(), message.offset()
+            error = message.error()
+            if error is not None:
+                if error.code() == KafkaError._PARTITION_EOF and partition is not None:
+                    waiting.discard(partition)
+                elif error.code() not in PASSING:
+                    raise away(settings, error.str())
                 continue
             last_heard = time.monotonic()
-            error = message.error()
-            partition, offset = message.partition(), message.offset()
-            if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF:
-                    waiting.discard(partition if partition is not None else -1)
-                    continue
-                raise away(settings, error.str())
-            if partition is None or offset is None:
-                raise AssertionError("a record without its place")
+            assert partition is not None and offset is not None  # only an error has none
             yield Record(message.key(), message.value(), partition, offset, message.timestamp()[1])
     finally:
         consumer.close()

@@ -237,9 +237,9 @@ def asyncapi() -> dict[str, Any]:
             "description": (
                 "Topics of the venue check-in and contact-tracing system. JSON in UTF-8, strict types "
                 '("5" is not 5, and neither is 5.0), unknown fields are ignored. Times are Unix '
-                "milliseconds, intervals half-open. Where TRUYVET_TOPIC_PREFIX is set, it stands before every "
-                f"address. Producers use partitioner={topics.PARTITIONER}; readers of exposures and venue-warnings "
-                "read committed records only."
+                "milliseconds, intervals half-open. Where TRUYVET_TOPIC_PREFIX is set, it stands before "
+                f"every address. Producers use partitioner={topics.PARTITIONER}; readers of exposures and "
+                "venue-warnings read committed records only."
             ),
         },
         "defaultContentType": "application/json",

@@ -201,16 +201,19 @@ def _publish_new(
     json: bool,
 ) -> None:
     with plain_errors(CaseError), kafka_errors():
-        cases = _read(settings).cases
-        today = format_time(_now_ms())[:10]
+        # made before anything is asked of Kafka: a mistake is said at once
         case = make_case(
-            case_id=case_id or new_case_id(today, cases),
+            case_id=case_id or "new",
             version=1,
             status="confirmed",
             min_overlap=min_overlap,
             linger=linger,
             **fields,
         )
+        cases = _read(settings).cases
+        if case_id is None:
+            made = new_case_id(format_time(_now_ms())[:10], cases)
+            case = case.model_copy(update={"case_id": made})
         there = cases.get(case.case_id)
         if there == case:  # the same call again, perhaps because the first one's answer was lost
             _say(case, json, "stood already; nothing published")
@@ -243,8 +246,8 @@ def _say(case: Case, json: bool, what: str) -> None:
         print_json(_row(case))
         return
     row = _row(case)
-    out.print(f"{case.case_id} version {case.version} ({case.status}) {what}", markup=False)
-    out.print(f"  {row['kind']} {case.subject}, {row['from']} to {row['to']}", markup=False)
+    out.print(f"{case.case_id} version {case.version} ({case.status}) {what}", markup=False, soft_wrap=True)
+    out.print(f"  {row['kind']} {case.subject}, {row['from']} to {row['to']}", markup=False, soft_wrap=True)
 
 
 def _row(case: Case) -> dict[str, object]:

@@ -74,7 +74,9 @@ def posters(
         print_json(summary)
     else:
         rest = f", {closed} closed left out" if closed else ""
-        out.print(f"{len(still_open):,} posters in {folder} ({took:.1f} s{rest})", markup=False)
+        out.print(
+            f"{len(still_open):,} posters in {folder} ({took:.1f} s{rest})", markup=False, soft_wrap=True
+        )
     if problems or boxes:
         raise typer.Exit(DATA_WRONG)
 
@@ -91,7 +93,7 @@ def card(
     _warn(settings, ())
     with plain_errors(ValueError), plain_errors(OSError, code=DATA_WRONG):
         write_card(pseudonym, file, settings.public_host)
-    out.print(f"{file}", markup=False)
+    out.print(f"{file}", markup=False, soft_wrap=True)
 
 
 def _choose(

@@ -1,0 +1,78 @@
+"""Settings: errors name the variable, addresses and names follow from them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from schemas import topics
+from schemas.settings import SettingsError, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("TRUYVET_"):
+            monkeypatch.delenv(name)
+
+
+def test_defaults_are_the_embedded_stack() -> None:
+    settings = load_settings()
+    assert settings.kafka_address == "127.0.0.1:19092"
+    assert settings.redis_url == "redis://127.0.0.1:16379/0"
+    assert settings.clickhouse_url == "clickhouse://default@127.0.0.1:19000/default"
+    assert settings.topic(topics.SCANS) == "scans"
+    assert settings.group("archive") == "truyvet-archive"
+
+
+def test_addresses_given_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUYVET_KAFKA", "k1:9092,k2:9092")
+    monkeypatch.setenv("TRUYVET_REDIS", "rediss://cache:6380/1")
+    monkeypatch.setenv("TRUYVET_CLICKHOUSE", "clickhouse://u:p@house:9000/tv")
+    monkeypatch.setenv("TRUYVET_TOPIC_PREFIX", "hue.")
+    monkeypatch.setenv("TRUYVET_PARTITIONS", '{"scans": 12}')
+    settings = load_settings()
+    assert settings.kafka_address == "k1:9092,k2:9092"
+    assert settings.redis_url == "rediss://cache:6380/1"
+    assert settings.clickhouse_url == "clickhouse://u:p@house:9000/tv"
+    assert settings.topic(topics.VENUE_WARNINGS) == "hue.venue-warnings"
+    assert settings.group("archive") == "hue.truyvet-archive"
+    assert settings.partitions == {"scans": 12}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("KAFKA_PORT", "0"),
+        ("GATEWAY_PORT", "http"),
+        ("RETENTION_DAYS", "0"),
+        ("REDIS", "localhost"),
+        ("REDIS", "redis://host:port/0"),
+        ("CLICKHOUSE", "http://host:8123/"),
+        ("IDENTITY_KEY", "secret"),
+        ("IDENTITY_KEY", "ab" * 31),
+        ("REDIS_SHARDS", "many"),
+        ("PUBLIC_HOST", "https://truyvet.example/"),
+        ("PUBLIC_HOST", ""),
+    ],
+)
+def test_errors_name_the_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"TRUYVET_{name}", value)
+    with pytest.raises(SettingsError, match=f"TRUYVET_{name}: "):
+        load_settings()
+
+
+def test_every_wrong_setting_is_named_and_no_secret_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUYVET_KAFKA_PORT", "x")
+    monkeypatch.setenv("TRUYVET_IDENTITY_KEY", "hunter2")
+    with pytest.raises(SettingsError) as error:
+        load_settings()
+    lines = str(error.value).splitlines()
+    assert len(lines) == 2 and "hunter2" not in str(error.value)
+
+
+def test_a_good_key_is_taken_and_never_printed() -> None:
+    settings = load_settings(identity_key="ab" * 32)
+    assert settings.identity_key is not None
+    assert "abab" not in repr(settings)
