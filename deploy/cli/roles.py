@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -59,4 +60,13 @@ def run(
         settings = load_settings()
     except SettingsError as error:
         fail(str(error), CALL_WRONG)
-    _serve(role, settings, worker)
+    try:
+        _serve(role, settings, worker)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        port = metrics_port(settings, role.value, worker)
+        fail(
+            f"port {port} of {role.value} is in use: set TRUYVET_METRICS_PORT (or TRUYVET_GATEWAY_PORT)",
+            CALL_WRONG,
+        )
