@@ -83,7 +83,7 @@ FROM (
     SELECT venue, person, hour, groupBitOr(ins) AS i, groupBitOr(outs) AS o, groupBitOr(voids) AS v
     FROM visits
     WHERE (venue, hour) IN (
-        SELECT venue, toUInt32(arrayJoin(range(greatest(hour, 24) - 24, hour + 25))) FROM own
+        SELECT venue, arrayJoin(range(toUInt32(greatest(hour, 24) - 24), toUInt32(hour + 25))) FROM own
     )
     GROUP BY venue, person, hour
 ) AS marks

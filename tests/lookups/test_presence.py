@@ -1,0 +1,131 @@
+"""Presence and overlap: by example, against the oracle, and against the processors' own implementation."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lookups.presence import DayOverlap, HourMarks, clip, contact_days, live_marks, overlaps, presences
+from stream_processors import presence as processors
+from tests.lookups import oracle
+
+T = 27_000_000  # some minute, 00:00 UTC
+KINDS = {"in": processors.IN, "out": processors.OUT, "void": processors.VOID}
+
+marks = st.lists(
+    st.tuples(st.integers(T, T + 3 * 1440), st.sampled_from(["in", "in", "out", "out", "void"])), max_size=25
+)
+# near the limits of the rules, where a mistake of one minute shows
+steps = st.lists(
+    st.tuples(
+        st.sampled_from([0, 1, 59, 60, 61, 719, 720, 721, 1440]), st.sampled_from(["in", "out", "void"])
+    ),
+    max_size=12,
+)
+dwells = st.one_of(st.sampled_from([1, 60, 720]), st.integers(1, 720))
+
+
+def packed(some: list[tuple[int, str]]) -> list[HourMarks]:
+    """One row a mark, as a flush that has not merged yet."""
+    return [
+        HourMarks(
+            minute // 60, *(1 << minute % 60 if kind == wanted else 0 for wanted in ("in", "out", "void"))
+        )
+        for minute, kind in some
+    ]
+
+
+def spans(some: list[tuple[int, str]], dwell: int) -> list[tuple[int, int]]:
+    return presences(live_marks(packed(some)), dwell)
+
+
+def stepped(some: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    minute, found = T, []
+    for step, kind in some:
+        minute += step
+        found.append((minute, kind))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("some", "expected"),
+    [
+        ([], []),
+        ([(0, "in")], [(0, 60)]),
+        ([(0, "in"), (30, "in")], [(0, 90)]),
+        ([(0, "in"), (60, "in")], [(0, 120)]),
+        ([(0, "in"), (61, "in")], [(0, 60), (61, 121)]),
+        ([(0, "in"), (10, "out")], [(0, 10)]),
+        ([(0, "in"), (720, "out")], [(0, 720)]),
+        ([(0, "in"), (721, "out")], [(0, 60), (661, 721)]),
+        ([(0, "out")], [(-60, 0)]),
+        ([(0, "out"), (720, "out")], [(-60, 0)]),
+        ([(0, "out"), (600, "out"), (1200, "out")], [(-60, 0)]),
+        ([(0, "out"), (721, "out")], [(-60, 0), (661, 721)]),
+        ([(0, "in"), (0, "out")], [(0, 60)]),
+        ([(0, "in"), (0, "out"), (0, "void")], []),
+        ([(0, "in"), (20, "out"), (20, "void")], [(0, 60)]),
+        ([(0, "in"), (20, "in"), (20, "void"), (40, "out")], [(0, 40)]),
+    ],
+)
+def test_the_rules_by_example(some: list[tuple[int, str]], expected: list[tuple[int, int]]) -> None:
+    shifted = [(T + minute, kind) for minute, kind in some]
+    assert spans(shifted, 60) == [(T + a, T + b) for a, b in expected]
+
+
+@given(st.one_of(marks, steps.map(stepped)), dwells)
+def test_presence_is_that_of_the_oracle_and_of_the_processors(
+    some: list[tuple[int, str]], dwell: int
+) -> None:
+    found = spans(some, dwell)
+    assert found == oracle.runs(oracle.present(some, dwell))
+    assert found == processors.presences([(minute, KINDS[kind]) for minute, kind in some], dwell)
+
+
+@given(marks, dwells, st.randoms(use_true_random=False))
+def test_order_duplicates_and_splitting_change_nothing(
+    some: list[tuple[int, str]], dwell: int, chance: random.Random
+) -> None:
+    rows = packed(some)
+    shuffled = rows + [row for row in rows if chance.random() < 0.5]
+    chance.shuffle(shuffled)
+    assert presences(live_marks(shuffled), dwell) == spans(some, dwell)
+
+
+@given(marks, dwells, st.integers(-1440, 4 * 1440), st.integers(1, 2000))
+def test_marks_beyond_720_minutes_say_nothing_about_a_window(
+    some: list[tuple[int, str]], dwell: int, since: int, length: int
+) -> None:
+    start, end = T + since, T + since + length
+    near = [mark for mark in some if start - 720 <= mark[0] <= end - 1 + 720]
+    assert clip(spans(near, dwell), start, end) == clip(spans(some, dwell), start, end)
+
+
+@given(marks, marks, dwells, st.integers(1, 240))
+def test_overlaps_and_days_are_those_of_the_oracle(
+    ours: list[tuple[int, str]], theirs: list[tuple[int, str]], dwell: int, min_overlap: int
+) -> None:
+    shared = overlaps(spans(ours, dwell), spans(theirs, dwell))
+    minutes = oracle.present(ours, dwell) & oracle.present(theirs, dwell)
+    assert {minute for a, b in shared for minute in range(a, b)} == minutes
+    expected = [
+        DayOverlap(day, first, last, count)
+        for day, (count, first, last) in sorted(oracle.days(minutes, min_overlap).items())
+    ]
+    assert contact_days(shared, min_overlap) == expected
+
+
+def test_a_night_counts_on_both_dates_when_it_is_long_as_a_whole() -> None:
+    midnight = 17 * 60  # UTC, of the local date
+    assert contact_days([(midnight - 4, midnight + 8)], 10) == [
+        DayOverlap(0, midnight - 4, midnight, 4),
+        DayOverlap(1, midnight, midnight + 8, 8),
+    ]
+    assert contact_days([(midnight - 4, midnight + 5)], 10) == []
+    # two short ones of one date add up, one on the other date does not help
+    assert contact_days([(midnight - 9, midnight - 3), (midnight - 2, midnight + 4)], 8) == [
+        DayOverlap(0, midnight - 9, midnight, 8)
+    ]
