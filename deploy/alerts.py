@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Literal
 
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 from pydantic import ValidationError
 
-from producers.compacted import PASSING, away, end_of, partitions_of, quiet_consumer
+from producers.compacted import PASSING, SILENCE_SECONDS, away, end_of, partitions_of, quiet_consumer
 from schemas import topics
 from schemas.events import Exposure
 from schemas.problems import first_problem
@@ -61,40 +61,61 @@ def follow(
 ) -> Iterator[Exposure | Unreadable]:
     """The records of the topic `exposures` as they are committed, each as it lies there.
 
-    `until_idle`: end when nothing came for so many seconds; none: go on for ever, through a broker's
-    restart too. `on_ready` is called once the start of the reading is fixed: what is published from then on
-    will be seen. Raises KafkaAwayError, TopicMissingError.
+    `until_idle`: end when what was there is read and nothing came for so many seconds; none: go on for ever,
+    through a broker's restart too. `on_ready` is called once the start of the reading is fixed: what is
+    published from then on will be seen. Raises KafkaAwayError, TopicMissingError.
     """
     consumer = quiet_consumer(settings)
-    name: Final = settings.topic(topics.EXPOSURES)
     try:
-        places = [
-            TopicPartition(name, partition, OFFSET_BEGINNING)
-            for partition in partitions_of(consumer, settings, topics.EXPOSURES)
-        ]
-        if not from_beginning:
-            # a number, not OFFSET_END: that would be looked up later, and skip what comes in between
-            for place in places:
-                place.offset = end_of(consumer, settings, place)
+        places = _places(consumer, settings, from_beginning)
         consumer.assign(places)
         on_ready()
+        unread = {place.partition for place in places}  # whose end has not been seen yet
         last_heard = clock()
-        while until_idle is None or clock() - last_heard < until_idle:
+        while True:
+            if until_idle is not None:
+                limit = max(until_idle, SILENCE_SECONDS) if unread else until_idle
+                if clock() - last_heard >= limit:
+                    break
             message = consumer.poll(0.2)
             if message is None:
                 continue
             error = message.error()
             if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF or error.code() in PASSING:
-                    continue
-                raise away(settings, error.str())
-            last_heard = clock()
+                if error.code() == KafkaError._PARTITION_EOF:
+                    if message.partition() in unread:
+                        unread.discard(message.partition())
+                        last_heard = clock()
+                elif error.code() not in PASSING:
+                    raise away(settings, error.str())
+                continue
             value = message.value()
-            if value is None:
-                continue  # a tombstone: retention has removed the exposure; it is news to nobody
-            try:
-                yield Exposure.model_validate_json(value)
-            except ValidationError as problem:
-                yield Unreadable(message.partition() or 0, message.offset() or 0, first_problem(problem))
+            # a tombstone says that retention has removed the exposure: news to nobody
+            if value is not None:
+                yield _read(message, value)
+            last_heard = clock()  # after the reader has done its part: that is not idleness
+        if unread:
+            raise away(settings, f"{settings.topic(topics.EXPOSURES)} stays silent")
     finally:
         consumer.close()
+
+
+def _places(consumer: Consumer, settings: Settings, from_beginning: bool) -> list[TopicPartition]:
+    """Where to begin in each partition."""
+    name = settings.topic(topics.EXPOSURES)
+    places = [
+        TopicPartition(name, partition, OFFSET_BEGINNING)
+        for partition in partitions_of(consumer, settings, topics.EXPOSURES)
+    ]
+    if not from_beginning:
+        # a number, not OFFSET_END: that would be looked up later, and skip what comes in between
+        for place in places:
+            place.offset = end_of(consumer, settings, place)
+    return places
+
+
+def _read(message: Message, value: bytes) -> Exposure | Unreadable:
+    try:
+        return Exposure.model_validate_json(value)
+    except ValidationError as problem:
+        return Unreadable(message.partition() or 0, message.offset() or 0, first_problem(problem))

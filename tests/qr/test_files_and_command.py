@@ -22,7 +22,7 @@ ROWS = [
     f'{CODES[0]},"Chợ Đông Ba, cổng 1",trade,hue,120,\n',
     f"{CODES[1]},Trường Quốc Học,education,hue,300,\n",
     f"{CODES[2]},Trạm y tế,health,a-luoi,60,\n",
-    f"{CODES[3]},Quán cũ,trade,hue,60,1612769400000\n",
+    f"{CODES[3]},Quán cũ,trade,hue,60,2021-02-08\n",
 ]
 PERSON = "0123456789abcdef"
 
@@ -111,38 +111,68 @@ def test_bad_rows_are_named_and_the_good_ones_printed(tmp_path: Path) -> None:
         f"{CODES[1]},dwell,trade,hue,long,\n",
         f"{CODES[1]},too many,trade,hue,60,,x\n",
         ROWS[0],
+        ",no code,trade,hue,60,\n",
     ]
     path.write_text(HEADER + "".join(bad), encoding="utf-8")
     code, _, stderr = run("posters", "--from", path, "--out", tmp_path / "out")
     assert code == 1
     for words in (
         "line 3: code: the check character",
-        "line 4: sector:",
-        "line 5: dwell:",
+        "line 4: sector: 'school'",
+        "line 5: dwell: 'long'",
         "line 6: more cells",
-        f"line 7: {CODES[0]} came before",
+        "line 7: name: the same venue",
+        "line 8: no code: register it first",
     ):
         assert words in stderr, words
     assert [found.name for found in (tmp_path / "out").iterdir()] == [f"{CODES[0]}.pdf"]
 
 
+GOOD = {
+    "code": CODES[0],
+    "name": "Chợ",
+    "sector": "trade",
+    "district": "hue",
+    "department": "so-cong-thuong",
+    "dwell": 60,
+    "lat": 16.4,
+}
+
+
 def test_json_lines(tmp_path: Path) -> None:
     path = tmp_path / "venues.jsonl"
-    good = {"code": CODES[0], "name": "Chợ", "sector": "trade", "district": "hue", "dwell": 60, "lat": 16.4}
-    lines = [json.dumps(good), "", "{", json.dumps(good | {"code": CODES[1], "dwell": "60"}), "[]"]
+    mistyped = json.dumps(GOOD | {"code": CODES[1], "dwell": "60"})
+    lines = [json.dumps(GOOD), "", "{", mistyped, "5", json.dumps(GOOD)]
     path.write_text("\n".join(lines), encoding="utf-8")
     venues, problems = read_venues(path)
-    assert [(venue.code, venue.department) for venue in venues] == [(CODES[0], "so-cong-thuong")]
-    assert [problem.split(", ", 1)[1].split(":")[0] for problem in problems] == ["line 3", "line 4", "line 5"]
+    assert [venue.code for venue in venues] == [CODES[0]]
+    assert [problem.split(", ", 1)[1].split(":")[0] for problem in problems] == [
+        "line 3",
+        "line 4",
+        "line 5",
+        "line 6",
+    ]
+    assert "dwell: Input should be a valid integer" in problems[1] and "came before" in problems[3]
+
+
+def test_a_json_array(tmp_path: Path) -> None:
+    path = tmp_path / "venues.json"
+    path.write_text(json.dumps([GOOD, {}], indent=2), encoding="utf-8")
+    venues, problems = read_venues(path)
+    assert [venue.code for venue in venues] == [CODES[0]]
+    assert [problem.split(", ", 1)[1] for problem in problems] == ["element 2: code: Field required"]
+    path.write_text("[\n{}", encoding="utf-8")
+    assert "line 2: not JSON" in read_venues(path)[1][0]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("venues.xlsx", b"PK", "must end in .csv"),
-        ("venues.csv", b"code,name\n", "the header line lacks sector, district, dwell"),
-        ("venues.csv", b"", "the header line lacks code"),
-        ("venues.csv", "code,name\nx,Ch\xee".encode("latin-1"), "is not UTF-8"),
+        ("venues.csv", b"code,name\n", "no column sector, district"),
+        ("venues.csv", b"", "no column name"),
+        ("venues.json", b"\xee", "byte 0 is not UTF-8"),
+        ("venues.csv", "code,name\nx,Ch\xee".encode("latin-1"), "not UTF-8"),
     ],
 )
 def test_wrong_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
