@@ -1,7 +1,131 @@
-"""Commands: simulate."""
+"""A simulated province, to a topic or a file, with its own truth beside it."""
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+from typing import Annotated
+
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from deploy.cli.output import CALL_WRONG, SERVER_AWAY, JsonFlag, err, fail, out, plain_errors, print_json
+from deploy.cli.register import kafka_errors
+from producers.publisher import Publisher
+from producers.simulator.stream import Shares, Stream
+from producers.simulator.truth import write_truth
+from producers.venues.register import publish_venues
+from schemas import topics
+from schemas.settings import Settings, SettingsError, load_settings
+from schemas.times import parse_time
 
 commands = typer.Typer(no_args_is_help=True)
+
+
+def progress_bar() -> Progress:
+    """A bar with count, rate and time left, on standard error."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=err,
+    )
+
+
+def _to_file(stream: Stream, path: Path, progress: Progress) -> None:
+    task = progress.add_task("scans", total=len(stream), rate="")
+    began = time.monotonic()
+    with path.open("wb") as handle:
+        for scans, broken in stream.batches(10_000):
+            handle.write(b"".join(line + b"\n" for line in (*scans, *broken)))
+            progress.advance(task, len(scans) + len(broken))
+            done = progress.tasks[task].completed
+            progress.update(task, rate=f"{done / (time.monotonic() - began):,.0f}/s")
+
+
+def to_topic(stream: Stream, settings: Settings, progress: Progress) -> None:
+    """Publish a simulation, venues first. Raises KafkaAwayError; exits with 3 when scans fail."""
+    publish_venues(settings, stream.province.venues)
+    task = progress.add_task("scans", total=len(stream), rate="")
+    began = time.monotonic()
+    with Publisher(settings.kafka_address, settings.topic(topics.SCANS)) as publisher:
+        for scans, broken in stream.batches():
+            publisher.publish_many(scans)
+            for record in broken:
+                publisher.publish_record(record)
+            counts = publisher.counts
+            seconds = time.monotonic() - began
+            progress.update(task, completed=counts.delivered, rate=f"{counts.delivered / seconds:,.0f}/s")
+            if counts.failed:
+                break
+        counts = publisher.flush()
+        progress.update(task, completed=counts.delivered)
+    if counts.failed or counts.waiting:
+        fail(
+            f"Kafka did not take {counts.failed + counts.waiting} scans: {publisher.first_error}", SERVER_AWAY
+        )
+
+
+@commands.command()
+def simulate(
+    target: Annotated[Path | None, typer.Option("--out", help="Write JSON lines to this file.")] = None,
+    topic: Annotated[bool, typer.Option("--to-topic", help="Publish to Kafka, venues first.")] = False,
+    truth: Annotated[Path | None, typer.Option(help="Folder for what must come out of it.")] = None,
+    people: Annotated[int, typer.Option(min=1)] = 350_000,
+    venues: Annotated[int, typer.Option(min=10)] = 900,
+    days: Annotated[int, typer.Option(min=1, max=28, help="That end at --end.")] = 14,
+    scans: Annotated[
+        int, typer.Option(min=1, help="Good scans; repeated and broken come on top.")
+    ] = 1_000_000,
+    seed: Annotated[int, typer.Option(min=0)] = 2021,
+    end: Annotated[str | None, typer.Option(help="ISO 8601, local; default: now.")] = None,
+    check_outs: Annotated[float, typer.Option()] = Shares.check_outs,
+    from_venue: Annotated[float, typer.Option(help="Venue scans the card.")] = Shares.from_venue,
+    duplicates: Annotated[float, typer.Option(help="The same mark by another scan.")] = Shares.duplicates,
+    retries: Annotated[float, typer.Option(help="The same scan again.")] = Shares.retries,
+    out_of_order: Annotated[float, typer.Option(help="Minutes late.")] = Shares.out_of_order,
+    late: Annotated[float, typer.Option(help="Hours to days late.")] = Shares.late,
+    invalid: Annotated[float, typer.Option(help="Broken, of an unknown venue, too old…")] = Shares.invalid,
+    voids: Annotated[float, typer.Option(help="Corrected.")] = Shares.voids,
+    json: JsonFlag = False,
+) -> None:
+    """Scans of a province with habits, in the order of their arrival.
+
+    The same seed and end give the same bytes.
+    """
+    if (target is None) == (not topic):
+        fail("say where to: --out FILE or --to-topic", CALL_WRONG)
+    with plain_errors(ValueError, SettingsError):
+        end_ms = parse_time(end) if end else time.time_ns() // 1_000_000
+        shares = Shares(
+            check_outs=check_outs,
+            from_venue=from_venue,
+            duplicates=duplicates,
+            retries=retries,
+            out_of_order=out_of_order,
+            late=late,
+            invalid=invalid,
+            voids=voids,
+        )
+        stream = Stream(
+            people=people, venues=venues, days=days, scans=scans, end_ms=end_ms, seed=seed, shares=shares
+        )
+        settings = load_settings()
+    found = stream.truth()
+    with plain_errors(OSError):
+        if truth is not None:
+            write_truth(truth, found, stream.province.venues)
+        with progress_bar() as progress:
+            if target is not None:
+                _to_file(stream, target, progress)
+            else:
+                with kafka_errors():
+                    to_topic(stream, settings, progress)
+    summary = {"scans": len(stream), "marks": len(found.minute), "rejected": found.rejected, "venues": venues}
+    if json:
+        print_json(summary)
+    else:
+        refused = sum(found.rejected.values())
+        out.print(f"{len(stream):,} scans, {len(found.minute):,} distinct marks, {refused:,} to be rejected")

@@ -1,0 +1,1 @@
+"""The demo: a story on real engines, and an oracle that checks it."""
