@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from deploy.local import engines as local
 from deploy.local.lag import LagUnknownError, consumer_lag, freshness
@@ -28,8 +29,14 @@ def write(settings: Settings, topic: Topic, ages: dict[int, list[float]], now: f
 def commit(settings: Settings, role: str, topic: Topic, offsets: dict[int, int]) -> None:
     consumer = Consumer({"bootstrap.servers": settings.kafka_address, "group.id": settings.group(role)})
     places = [TopicPartition(settings.topic(topic), number, offset) for number, offset in offsets.items()]
-    consumer.commit(offsets=places, asynchronous=False)
+    _commit_patiently(consumer, places)
     consumer.close()
+
+
+@retry(retry=retry_if_exception_type(KafkaException), wait=wait_fixed(0.2), stop=stop_after_delay(20))
+def _commit_patiently(consumer: Consumer, places: list[TopicPartition]) -> None:
+    """A broker that has just started refuses commits while it still loads its groups."""
+    consumer.commit(offsets=places, asynchronous=False)
 
 
 @pytest.mark.engines
