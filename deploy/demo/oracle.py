@@ -71,6 +71,17 @@ class World:
         }
         return set(rows) | extra
 
+    @property
+    def venues(self) -> int:
+        """How many venues there are; their numbers count from 0."""
+        return len(self._venues)
+
+    def frequent(self, start: int, end: int, count: int) -> list[str]:
+        """The persons with the most marks between two minutes, at most `count`."""
+        inside = (self._minute >= start) & (self._minute < end)
+        persons, marks = np.unique(self._person[inside], return_counts=True)
+        return [f"{int(person):016x}" for person in persons[np.argsort(-marks, kind="stable")][:count]]
+
     def code(self, number: int) -> str:
         """The code of a venue's number."""
         return str(self._venues[number]["code"])

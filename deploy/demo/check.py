@@ -1,0 +1,97 @@
+"""Archive and exposures against the oracle, as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from clickhouse_driver import Client
+
+from deploy.demo.oracle import Exposed, ExposureKey, World
+from schemas.events import Exposure
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that was counted twice: by the oracle and in the system."""
+
+    what: str
+    expected: int
+    found: int
+    missing: int
+    unexpected: int
+    different: int = 0
+
+    @property
+    def equal(self) -> bool:
+        """Whether both say the same."""
+        return not (self.missing or self.unexpected or self.different) and self.expected == self.found
+
+
+def archived_marks(client: Client, world: World) -> set[tuple[int, int, int, int]]:
+    """Every mark in the archive, as the oracle writes them: (person, venue's number, minute, kind)."""
+    numbers = {world.code(number): number for number in range(world.venues)}
+    found: set[tuple[int, int, int, int]] = set()
+    rows = client.execute_iter(
+        "SELECT venue, hour, person, groupBitOr(ins), groupBitOr(outs), groupBitOr(voids)"
+        " FROM visits GROUP BY venue, hour, person",
+        {},
+        settings={"max_block_size": 65_536},
+    )
+    for venue, hour, person, *masks in rows:
+        number = numbers.get(venue, -1)
+        for kind, mask in enumerate(masks):
+            left = mask
+            while left:
+                bit = left & -left
+                found.add((person, number, hour * 60 + bit.bit_length() - 1, kind))
+                left ^= bit
+    return found
+
+
+def check_marks(client: Client, world: World) -> Line:
+    """Accepted marks: in the archive exactly those that were meant."""
+    expected, found = world.marks(), archived_marks(client, world)
+    return Line(
+        "marks in the archive", len(expected), len(found), len(expected - found), len(found - expected)
+    )
+
+
+def check_rejected(client: Client, world: World) -> list[Line]:
+    """Refused scans, by reason."""
+    rows = client.execute(
+        "SELECT reason, count() FROM rejected FINAL WHERE source_topic LIKE '%scans' GROUP BY reason"
+    )
+    found = dict(rows)
+    return [
+        Line(
+            f"rejected: {reason}",
+            world.rejected.get(reason, 0),
+            found.get(reason, 0),
+            max(0, world.rejected.get(reason, 0) - found.get(reason, 0)),
+            max(0, found.get(reason, 0) - world.rejected.get(reason, 0)),
+        )
+        for reason in sorted({*world.rejected, *found})
+    ]
+
+
+def check_exposures(
+    what: str, expected: Mapping[ExposureKey, Exposed], newest: Mapping[str, Exposure]
+) -> Line:
+    """What stands exposed on the topic: exactly those that the oracle names, with its minutes and times."""
+    found = {
+        (exposure.case_id, exposure.person, exposure.venue, exposure.date): Exposed(
+            exposure.first, exposure.last, exposure.minutes
+        )
+        for exposure in newest.values()
+        if exposure.status == "exposed"
+    }
+    both = expected.keys() & found.keys()
+    return Line(
+        what,
+        len(expected),
+        len(found),
+        len(expected.keys() - found.keys()),
+        len(found.keys() - expected.keys()),
+        sum(expected[key] != found[key] for key in both),
+    )

@@ -1,0 +1,136 @@
+"""From a request's body to scans ready for the topic, each judged by itself. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+from pydantic import ValidationError
+
+from producers.pseudonyms import pseudonym
+from schemas.events import MAX_SCANS_PER_RECORD, SCAN
+from schemas.qr import parse_venue
+
+_SCAN_FIELDS: Final = ("scan_id", "person", "venue", "scanned_at", "kind", "source", "party")
+
+
+class BodyError(ValueError):
+    """The body as a whole is no scan and no list of scans; `status` is the HTTP status to answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with one scan. Never holds a value: it may be somebody's."""
+
+    index: int
+    field: str
+    message: str
+    scan_id: str | None
+
+
+@dataclass(slots=True)
+class Posting:
+    """The scans of one request: encoded good ones with their index and id, and the others' problems."""
+
+    many: bool
+    total: int
+    scans: list[bytes] = field(default_factory=list)
+    accepted: list[tuple[int, str]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What the gateway adds to every scan of a request."""
+
+    device: str
+    received_at: int  # ms
+    identity_key: bytes | None
+    new_scan_id: Callable[[], str]
+
+
+def parse_body(body: bytes) -> tuple[list[Any], bool]:
+    """The scans in a body, and whether it was a list. Raises BodyError."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise BodyError(400, f"the body is not JSON ({place}: {error.msg})") from None
+    if isinstance(value, dict):
+        return [value], False
+    if not isinstance(value, list):
+        raise BodyError(422, "the body must be a scan (an object) or an array of scans")
+    if not value:
+        raise BodyError(422, "the array has no scans")
+    if len(value) > MAX_SCANS_PER_RECORD:
+        raise BodyError(413, f"at most {MAX_SCANS_PER_RECORD} scans a request; this one has {len(value)}")
+    return value, True
+
+
+def read_posting(body: bytes, posted: Posted) -> Posting:
+    """Judge every scan of a body. Raises BodyError when there is none to judge."""
+    items, many = parse_body(body)
+    posting = Posting(many, len(items))
+    for index, item in enumerate(items):
+        scan_id = item.get("scan_id") if isinstance(item, dict) else None
+        named = scan_id if isinstance(scan_id, str) and len(scan_id) <= 64 else None
+        try:
+            scan = _scan(item, posted)
+        except _FieldError as error:
+            posting.problems.append(Problem(index, error.field, str(error), named))
+        else:
+            posting.scans.append(orjson.dumps(scan))
+            posting.accepted.append((index, str(scan["scan_id"])))
+    return posting
+
+
+class _FieldError(ValueError):
+    def __init__(self, field_name: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field_name
+
+
+def _scan(item: Any, posted: Posted) -> dict[str, Any]:
+    if not isinstance(item, dict):
+        raise _FieldError("", "a scan is an object")
+    scan: dict[str, Any] = {name: item[name] for name in _SCAN_FIELDS if name in item}
+    if "scan_id" not in scan:
+        scan["scan_id"] = posted.new_scan_id()
+    if "identity" in item:
+        scan["person"] = _person(item, posted)
+    if isinstance(scan.get("venue"), str):
+        try:
+            scan["venue"] = parse_venue(scan["venue"])
+        except ValueError:
+            raise _FieldError("venue", "holds no valid venue code: mistyped?") from None
+    scan["received_at"] = posted.received_at
+    scan["gateway"] = posted.device
+    try:
+        # as JSON, so that the rules are those of the topic, to the letter
+        SCAN.validate_json(json.dumps(scan).encode("utf-8", "surrogatepass"))
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        name = ".".join(str(part) for part in problem["loc"])
+        raise _FieldError(name, problem["msg"]) from None
+    return scan
+
+
+def _person(item: dict[str, Any], posted: Posted) -> str:
+    if "person" in item:
+        raise _FieldError("identity", "give either person or identity, not both")
+    if posted.identity_key is None:
+        raise _FieldError("identity", "this gateway has no identity key (TRUYVET_IDENTITY_KEY): post person")
+    identity = item["identity"]
+    if not isinstance(identity, str):
+        raise _FieldError("identity", "must be text")
+    try:
+        return pseudonym(identity, posted.identity_key)
+    except ValueError as error:
+        raise _FieldError("identity", str(error)) from None
