@@ -69,7 +69,7 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
         "enable.partition.eof": True,
         # a sink that hangs must not keep its partitions; longer than one slow insert into every table
         "max.poll.interval.ms": 900_000,
-        "session.timeout.ms": 30_000,
+        "session.timeout.ms": 10_000,  # after a crash the partitions go on to others within it
         "topic.metadata.refresh.interval.ms": 10_000,  # a topic made after the sink started is seen soon
         "queued.max.messages.kbytes": 65_536,  # the backlog waits in Kafka, not in memory
         "fetch.max.bytes": 16 * 1024 * 1024,

@@ -14,14 +14,16 @@ from clickhouse_driver import Client
 
 log = logging.getLogger(__name__)
 
-# table → the moment that a row speaks of. It is a function of the key, or else a newer version of a row could
+_LATEST: Final = 3_786_912_000  # 2090: a DateTime ends in 2106, past which a TTL would wrap round and delete
+
+# table → the second that a row speaks of. It is a function of the key, or else a newer version of a row could
 # expire before an older one, which would then stand again.
 _MOMENTS: Final = {
-    "visits": "toDateTime(hour * 3600, 'UTC')",
-    "visits_by_person": "toDateTime(hour * 3600, 'UTC')",
-    "exposures": "toDateTime(date, 'UTC')",
-    "venue_warnings": "toDateTime(date, 'UTC')",
-    "rejected": "toDateTime(intDiv(arrival, 1000), 'UTC')",
+    "visits": "hour * 3600",
+    "visits_by_person": "hour * 3600",
+    "exposures": "toInt64(toInt32(date)) * 86400",
+    "venue_warnings": "toInt64(toInt32(date)) * 86400",
+    "rejected": "intDiv(arrival, 1000)",
 }
 
 
@@ -40,7 +42,8 @@ def keep_for(client: Client, days: int) -> list[str]:
         present = re.search(r"\+ toIntervalDay\((\d+)\)", engine)
         if present is None or int(present[1]) != days:
             # names and moments are constants of this module, days is an integer
-            client.execute(f"ALTER TABLE {name} MODIFY TTL {_MOMENTS[name]} + toIntervalDay({int(days)})")
+            moment = f"toDateTime(least({_MOMENTS[name]}, {_LATEST}), 'UTC')"
+            client.execute(f"ALTER TABLE {name} MODIFY TTL {moment} + toIntervalDay({int(days)})")
             changed.append(name)
             log.info("table %s keeps rows for %d days", name, days)
     return changed

@@ -6,6 +6,7 @@ good elements of an array with a bad one are kept.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -168,7 +169,8 @@ class Rows:
         late = BrokenRecordError(f"hour: later than {_MAX_HOUR}, which the archive cannot store")
         for index, visit in enumerate(visits):
             if visit["hour"] > _MAX_HOUR:
-                self._refuse(record, index, orjson.dumps(visit), late)
+                # the hour may have any number of digits, which orjson does not write
+                self._refuse(record, index, json.dumps(visit).encode(), late)
         return [visit for visit in visits if visit["hour"] <= _MAX_HOUR]
 
 
