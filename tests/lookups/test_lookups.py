@@ -121,6 +121,23 @@ def test_answers_are_those_of_the_oracle(
         ]
 
 
+def test_marks_of_one_hour_from_several_inserts_are_one_set(world: World) -> None:
+    """Bits merge by OR: a maximum or a sum of the masks would be another set."""
+    world.venues(DWELLS)
+    case, contact = PERSONS[0], PERSONS[1]
+    for person in (case, contact):
+        for minute, kind in ((3, "in"), (9, "in"), (3, "void"), (9, "void"), (20, "in"), (30, "out")):
+            world.marks([(person, "CDEFHK", BASE + minute, kind)])
+            world.marks([(person, "CDEFHK", BASE + minute, kind)])
+        world.marks([(person, "CDEFHK", BASE + 34, "in"), (person, "CDEFHK", BASE + 40, "out")])
+    window, _ = window_of(0, 60)
+    spans = [(BASE + 20, BASE + 30), (BASE + 34, BASE + 40)]
+    expected = [(a * MS_PER_MINUTE, b * MS_PER_MINUTE) for a, b in spans]
+    assert [(p.start, p.end) for p in world.lookups.person(case, window).presences] == expected
+    assert [(p.start, p.end) for p in world.lookups.venue("CDEFHK", window) if p.person == case] == expected
+    assert [(c.person, c.minutes) for c in world.lookups.contacts(case, window)] == [(contact, 16)]
+
+
 def test_a_contact_whose_only_mark_is_a_day_away(world: World) -> None:
     world.venues(DWELLS)
     case, contact = PERSONS[0], PERSONS[1]
