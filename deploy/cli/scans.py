@@ -1,7 +1,164 @@
-"""Commands: scans."""
+"""Scans from a file or one by one."""
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import orjson
 import typer
+import uuid_utils
+from pydantic import ValidationError
+from rich.progress import Progress, TaskID
+
+from deploy.cli.output import (
+    CALL_WRONG,
+    DATA_WRONG,
+    SERVER_AWAY,
+    JsonFlag,
+    err,
+    fail,
+    out,
+    plain_errors,
+    print_json,
+)
+from deploy.cli.simulate import progress_bar
+from producers.publisher import NotDeliveredError, Publisher
+from schemas import topics
+from schemas.codes import is_code
+from schemas.events import SCAN
+from schemas.problems import first_problem
+from schemas.qr import parse_person, parse_venue
+from schemas.settings import Settings, SettingsError, load_settings
+from schemas.times import format_time, parse_time
 
 commands = typer.Typer(no_args_is_help=True)
+
+_SHOWN = 20
+_BATCH = 1_000
+# A line longer than a record can be is no scan: it must not fill the memory.
+_LONGEST_LINE = 1_000_000
+
+
+def _settings() -> Settings:
+    with plain_errors(SettingsError):
+        return load_settings()
+
+
+def problem_of(line: bytes) -> str | None:
+    """What is wrong with a line that should be one scan; none when it is good."""
+    if len(line) > _LONGEST_LINE:
+        return f"longer than {_LONGEST_LINE:,} bytes"
+    try:
+        scan = SCAN.validate_json(line)
+    except ValidationError as error:
+        return first_problem(error)
+    return None if is_code(scan["venue"]) else "venue: the check character does not fit"
+
+
+def _lines(source: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    for number, line in enumerate(iter(lambda: source.readline(_LONGEST_LINE + 2), b""), 1):
+        if line.strip():
+            yield number, line.strip()
+
+
+def _publish_lines(source: BinaryIO, publisher: Publisher, progress: Progress, task: TaskID) -> int:
+    """Publish the good lines, name the first bad ones; how many are bad. Stops when Kafka refuses."""
+    began = time.monotonic()
+    batch: list[bytes] = []
+    read = bad = 0
+    for number, line in _lines(source):
+        read += len(line) + 1
+        problem = problem_of(line)
+        if problem is None:
+            batch.append(line)
+        else:
+            bad += 1
+            if bad <= _SHOWN:
+                err.print(f"line {number}: {problem}", style="yellow", markup=False, soft_wrap=True)
+        if len(batch) >= _BATCH:
+            publisher.publish_many(batch)
+            batch = []
+            rate = publisher.counts.delivered / (time.monotonic() - began)
+            progress.update(task, completed=read, rate=f"{rate:,.0f} scans/s")
+            if publisher.counts.failed:
+                break
+    publisher.publish_many(batch)
+    progress.update(task, completed=read)
+    return bad
+
+
+@commands.command()
+def publish(
+    file: Annotated[str, typer.Argument(help="JSON lines, one scan each; - for standard input.")],
+    json: JsonFlag = False,
+) -> None:
+    """Publish scans; bad lines are named by their numbers, the good ones go in.
+
+    Exit code 1 when a line is bad.
+    """
+    settings = _settings()
+    with ExitStack() as stack:
+        source: BinaryIO
+        if file == "-":
+            source, size = sys.stdin.buffer, None
+        else:
+            with plain_errors(OSError):
+                source = stack.enter_context(Path(file).open("rb"))
+                size = Path(file).stat().st_size
+        publisher = stack.enter_context(Publisher(settings.kafka_address, settings.topic(topics.SCANS)))
+        progress = stack.enter_context(progress_bar())
+        task = progress.add_task("bytes", total=size, rate="")
+        bad = _publish_lines(source, publisher, progress, task)
+        counts = publisher.flush()
+        published = counts.delivered
+        lost = counts.failed + counts.waiting
+        why = publisher.first_error
+    if bad > _SHOWN:
+        err.print(f"… and {bad - _SHOWN:,} more bad lines", style="yellow")
+    if json:
+        print_json({"published": published, "bad": bad, "not_acknowledged": lost})
+    else:
+        out.print(f"{published:,} scans published, {bad:,} bad lines")
+    if lost:
+        fail(
+            f"Kafka at {settings.kafka_address} did not acknowledge {lost:,} scans ({why or 'no answer'}): "
+            "publish the file again, what is in already does no harm",
+            SERVER_AWAY,
+        )
+    if bad:
+        raise typer.Exit(DATA_WRONG)
+
+
+@commands.command()
+def void(
+    person: Annotated[str, typer.Option(help="Pseudonym, or a card's payload.")],
+    venue: Annotated[str, typer.Option(help="Venue code, or a poster's payload.")],
+    at: Annotated[str, typer.Option(help="The minute of the wrong scan (ISO 8601, local).")],
+    json: JsonFlag = False,
+) -> None:
+    """Correct a wrong scan: a void cancels the check-in and check-out of its minute."""
+    settings = _settings()
+    with plain_errors(ValueError, code=CALL_WRONG):
+        scanned_at = parse_time(at)
+        scan = {
+            "scan_id": str(uuid_utils.uuid7()),
+            "person": parse_person(person),
+            "venue": parse_venue(venue),
+            "scanned_at": scanned_at,
+            "kind": "void",
+            "source": "manual",
+        }
+    with Publisher(settings.kafka_address, settings.topic(topics.SCANS)) as publisher:
+        try:
+            publisher.submit([orjson.dumps(scan)]).result()
+        except NotDeliveredError as error:
+            fail(f"{error}: is the stack up?", SERVER_AWAY)
+    if json:
+        print_json(scan)
+    else:
+        out.print(f"void {scan['scan_id']} at {scan['venue']}, {format_time(scanned_at)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import uvicorn
@@ -17,6 +18,8 @@ GRACE_S = 10
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM. Exits with a line in the log when the port is taken."""
+    # uvicorn raises the signal again once it has stopped: it must not end us before the publisher is closed
+    signal.signal(signal.SIGTERM, lambda *_: None)
     with Publisher(settings.kafka_address, settings.topic(topics.SCANS)) as publisher:
         app = create_app(settings, publisher, lambda: time.time_ns() // 1_000_000)
         uvicorn.run(

@@ -1,0 +1,245 @@
+"""The gateway: every answer, on real Kafka, and never a 500."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from fastapi import FastAPI
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from deploy.local.engines import free_ports
+from deploy.local.memory import environment_of
+from producers.gateway.app import create_app
+from producers.gateway.posting import BodyError, Posted, read_posting
+from producers.pseudonyms import pseudonym
+from producers.publisher import Publisher
+from schemas import topics
+from schemas.codes import check_character
+from schemas.events import SCAN
+from schemas.settings import Settings
+from tests.producers.test_publisher import read
+
+CODE = "CDEFHJK" + check_character("CDEFHJK")
+NOW = 1_767_000_000_000
+KEY = "a-device-key"
+IDENTITY_KEY = "ab" * 32
+
+
+def scan(**changes: Any) -> dict[str, Any]:
+    base = {"scan_id": str(uuid.uuid4()), "person": "00c0ffee00c0ffee", "venue": CODE, "scanned_at": NOW}
+    return {name: value for name, value in (base | changes).items() if value is not ...}
+
+
+def keyed(settings: Settings, **changes: Any) -> Settings:
+    update = {"gateway_keys": {"gate-1": SecretStr(KEY)}, "identity_key": SecretStr(IDENTITY_KEY)}
+    return settings.model_copy(update=update | changes)
+
+
+@pytest.fixture
+def gateway(settings: Settings) -> Iterator[tuple[FastAPI, Settings]]:
+    own = keyed(settings, gateway_max_body=200_000)
+    with Publisher(own.kafka_address, own.topic(topics.SCANS)) as publisher:
+        yield create_app(own, publisher, lambda: NOW + 5), own
+
+
+def call(app: FastAPI, body: Any, key: str | None = KEY, **more: Any) -> httpx.Response:
+    async def go() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=True)
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            headers = {"X-Api-Key": key} if key is not None else {}
+            content = body if isinstance(body, bytes) else orjson.dumps(body)
+            return await client.post("/v1/scans", content=content, headers=headers, **more)
+
+    return asyncio.run(go())
+
+
+def get(app: FastAPI, path: str) -> httpx.Response:
+    async def go() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+            return await client.get(path)
+
+    return asyncio.run(go())
+
+
+@pytest.mark.engines
+def test_one_and_many_and_mixed(gateway: tuple[FastAPI, Settings]) -> None:
+    app, settings = gateway
+    one = call(app, scan(venue=f"https://truyvet.example/v/{CODE.lower()}", received_at=1, gateway="forged"))
+    assert (one.status_code, one.json()["accepted"]) == (202, 1)
+    named = call(app, scan(scan_id=..., person=..., identity=" 0905 123 456 "))
+    made = named.json()["results"][0]["scan_id"]
+    assert (named.status_code, uuid.UUID(made).version) == (202, 7)
+    mixed = call(app, [scan(), scan(person="no"), scan(scanned_at="5"), 7, scan(venue="CCCC1")])
+    assert mixed.status_code == 207
+    results = mixed.json()["results"]
+    assert [(result["index"], result["accepted"], result.get("field")) for result in results] == [
+        (0, True, None),
+        (1, False, "person"),
+        (2, False, "scanned_at"),
+        (3, False, None),
+        (4, False, "venue"),
+    ]
+    none = call(app, [scan(person="no")])
+    assert (none.status_code, none.json()["refused"]) == (422, 1)
+    ids, _ = read(settings, 3)
+    assert made in ids
+    assert len(ids) == 3
+
+
+def test_what_is_added_and_what_is_not_taken() -> None:
+    posted = Posted("gate-1", NOW + 5, bytes.fromhex(IDENTITY_KEY), lambda: str(uuid.UUID(int=1)))
+    body = orjson.dumps(
+        scan(person=..., identity="Anh Tú", received_at=1, gateway="forged", phone="0905123456")
+    )
+    posting = read_posting(body, posted)
+    stored = SCAN.validate_json(posting.scans[0])
+    assert (stored.get("received_at"), stored.get("gateway")) == (NOW + 5, "gate-1")
+    assert stored["person"] == pseudonym("  ANH TÚ", bytes.fromhex(IDENTITY_KEY))
+    assert b"0905123456" not in posting.scans[0]
+    assert "Tú".encode() not in posting.scans[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"person": "00c0ffee00c0ffee", "identity": "x"}, "identity"),
+        ({"person": ..., "identity": ""}, "identity"),
+        ({"person": ..., "identity": "x" * 129}, "identity"),
+        ({"person": ..., "identity": 5}, "identity"),
+        ({"person": ...}, "person"),
+        ({"party": 51}, "party"),
+        ({"scan_id": 5}, "scan_id"),
+        ({"kind": "leave"}, "kind"),
+    ],
+)
+def test_a_bad_field_is_named_and_its_value_is_not(changes: dict[str, Any], field: str) -> None:
+    posted = Posted("gate-1", NOW, bytes.fromhex(IDENTITY_KEY), lambda: str(uuid.UUID(int=1)))
+    problem = read_posting(orjson.dumps(scan(**changes)), posted).problems[0]
+    assert problem.field == field
+    without = Posted("gate-1", NOW, None, lambda: str(uuid.UUID(int=1)))
+    assert "TRUYVET_IDENTITY_KEY" in (
+        read_posting(orjson.dumps(scan(person=..., identity="x")), without).problems[0].message
+    )
+
+
+@pytest.mark.engines
+def test_refusals_of_the_whole_request(gateway: tuple[FastAPI, Settings]) -> None:
+    app, _ = gateway
+    assert call(app, scan(), key=None).status_code == 401
+    assert call(app, scan(), key="wrong").status_code == 401
+    assert call(app, b"{").status_code == 400
+    assert call(app, b"[" * 100_000).status_code == 400
+    assert call(app, b"7").status_code == 422
+    assert call(app, []).status_code == 422
+    assert call(app, [scan()] * 1001).status_code == 413
+    assert call(app, b" " * 200_001).status_code == 413
+
+    async def chunks() -> Any:
+        for _ in range(300):
+            yield b" " * 1000
+
+    async def stream() -> int:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            answer = await client.post("/v1/scans", content=chunks(), headers={"X-Api-Key": KEY})
+            return answer.status_code
+
+    assert asyncio.run(stream()) == 413
+
+
+@pytest.mark.engines
+def test_probes_metrics_and_openapi(gateway: tuple[FastAPI, Settings]) -> None:
+    app, _ = gateway
+    call(app, scan())
+    assert get(app, "/healthz").json() == {"status": "ok"}
+    assert get(app, "/readyz").status_code == 200
+    assert 'truyvet_gateway_scans_total{verdict="accepted"} 1.0' in get(app, "/metrics").text
+    described = get(app, "/openapi.json").json()["paths"]["/v1/scans"]["post"]
+    assert {"202", "207", "400", "401", "413", "422", "503"} <= set(described["responses"])
+    assert described["requestBody"]["content"]["application/json"]["example"]["venue"]
+
+
+def test_a_broker_that_is_away_is_503_and_not_ready() -> None:
+    settings = keyed(Settings(kafka=f"127.0.0.1:{free_ports(1)[0]}"))
+    with Publisher(settings.kafka_address, "scans", delivery_timeout_s=1, max_waiting=5) as publisher:
+        app = create_app(settings, publisher, lambda: NOW)
+        answer = call(app, scan())
+        assert (answer.status_code, int(answer.headers["Retry-After"]) > 0) == (503, True)
+        assert get(app, "/readyz").status_code == 503
+        publisher.submit([b"{}"] * 5)
+        full = call(app, scan())
+        assert full.status_code == 503
+        publisher.flush(5)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+names = st.sampled_from(["scan_id", "person", "identity", "venue", "scanned_at", "kind", "source", "party"])
+bodies = st.one_of(
+    st.binary(max_size=60),
+    json_values.map(lambda value: json.dumps(value).encode()),
+    st.lists(
+        st.dictionaries(names, json_values, max_size=6).map(lambda extra: scan() | extra), max_size=4
+    ).map(lambda items: json.dumps(items).encode()),
+)
+
+
+@given(bodies)
+def test_no_body_breaks_the_gateway_and_what_is_accepted_is_valid(body: bytes) -> None:
+    posted = Posted("gate-1", NOW, bytes.fromhex(IDENTITY_KEY), lambda: str(uuid.UUID(int=1)))
+    try:
+        posting = read_posting(body, posted)
+    except BodyError as error:
+        assert error.status in {400, 413, 422}
+        return
+    assert len(posting.accepted) + len(posting.problems) == posting.total
+    for encoded in posting.scans:
+        SCAN.validate_json(encoded)
+
+
+def test_pseudonyms_are_keyed_and_normalised() -> None:
+    # HMAC-SHA-256, RFC 4231 test case 2: key "Jefe"
+    assert pseudonym("what do ya want for nothing?", b"Jefe") == "5bdcc146bf60754e"
+    assert pseudonym(" Ế ", b"k") == pseudonym("e\u0302\u0301", b"k")
+    assert pseudonym("x", b"k") != pseudonym("x", b"l")
+
+
+@pytest.mark.engines
+def test_a_real_process_answers_and_drains(settings: Settings) -> None:
+    own = keyed(settings)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "truyvet", "run", "gateway"], env={**os.environ, **environment_of(own)}
+    )
+    try:
+        base = f"http://127.0.0.1:{own.gateway_port}"
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                assert httpx.get(f"{base}/readyz").status_code == 200
+                break
+            except httpx.TransportError:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+        answer = httpx.post(f"{base}/v1/scans", json=[scan(), scan()], headers={"X-Api-Key": KEY})
+        assert answer.status_code == 202
+        assert len(read(own, 2)[0]) == 2
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0

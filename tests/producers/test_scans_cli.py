@@ -1,0 +1,108 @@
+"""truyvet scans, on real Kafka."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import orjson
+import pytest
+from typer.testing import CliRunner
+
+from deploy.cli.scans import commands
+from deploy.local.engines import free_ports
+from deploy.local.memory import environment_of
+from schemas.codes import check_character
+from schemas.settings import Settings
+from tests.producers.test_publisher import read
+
+CODE = "CDEFHJK" + check_character("CDEFHJK")
+
+
+def lines(count: int) -> list[bytes]:
+    return [
+        orjson.dumps(
+            {
+                "scan_id": str(uuid.UUID(int=number)),
+                "person": f"{number:016x}",
+                "venue": CODE,
+                "scanned_at": 1_700_000_000_000,
+            }
+        )
+        for number in range(count)
+    ]
+
+
+@pytest.fixture
+def here(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name, value in environment_of(settings).items():
+        monkeypatch.setenv(name, value)
+    return settings
+
+
+@pytest.mark.engines
+def test_good_lines_go_in_and_bad_ones_are_named(here: Settings, tmp_path: Path) -> None:
+    good = lines(2500)
+    wrong = CODE[:-1] + ("C" if CODE[-1] != "C" else "D")
+    bad = [
+        b"{",
+        b"[1]",
+        good[0].replace(b"0000000000000000", b"x"),
+        good[0].replace(CODE.encode(), wrong.encode()),
+    ]
+    file = tmp_path / "scans.jsonl"
+    file.write_bytes(b"\n".join([*good[:10], bad[0], b"", *good[10:], *bad[1:]]) + b"\n")
+    result = CliRunner().invoke(commands, ["publish", str(file), "--json"])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout) == {"published": 2500, "bad": 4, "not_acknowledged": 0}
+    assert [f"line {number}:" in result.stderr for number in (11, 2503, 2504, 2505)] == [True] * 4
+    ids, _ = read(here, 2500)
+    assert len(set(ids)) == len(ids) == 2500
+
+
+@pytest.mark.engines
+def test_standard_input_and_a_void(here: Settings) -> None:
+    runner = CliRunner()
+    result = runner.invoke(commands, ["publish", "-"], input=b"\n".join(lines(3)))
+    assert (result.exit_code, "3 scans published" in result.stdout) == (0, True)
+    call = [
+        "void",
+        "--person",
+        "00c0ffee00c0ffee",
+        "--venue",
+        CODE.lower(),
+        "--at",
+        "2026-01-02T03:04",
+        "--json",
+    ]
+    scan = json.loads(runner.invoke(commands, call).stdout)
+    assert (scan["kind"], scan["source"], scan["venue"], scan["scanned_at"]) == (
+        "void",
+        "manual",
+        CODE,
+        1767297840000,
+    )
+    assert len(read(here, 4)[0]) == 4
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["publish", "no such file"],
+        ["void", "--person", "x", "--venue", CODE, "--at", "2026-01-02"],
+        ["void", "--person", "00c0ffee00c0ffee", "--venue", "CCCC1", "--at", "2026-01-02"],
+        ["void", "--person", "00c0ffee00c0ffee", "--venue", CODE, "--at", "yesterday"],
+    ],
+)
+def test_a_mistake_is_one_line(call: list[str]) -> None:
+    result = CliRunner().invoke(commands, call)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_kafka_that_is_away_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUYVET_KAFKA", f"127.0.0.1:{free_ports(1)[0]}")
+    result = CliRunner().invoke(commands, ["publish", "-"], input=lines(1)[0])
+    assert result.exit_code == 3
+    assert "did not acknowledge 1 scans" in result.stderr
