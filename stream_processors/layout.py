@@ -86,6 +86,11 @@ class Layout:
         """HASH: case id → case record of a person."""
         return f"c:{{{self._shard(person)}}}:{person}"
 
+    def person_keys(self, person: str) -> tuple[str, str]:
+        """Keys of a person's index and cases."""
+        tail = f"{{{zlib.crc32(person.encode()) % self.shards}}}:{person}"
+        return "p:" + tail, "c:" + tail
+
     def flags(self, venue: str) -> str:
         """HASH: case id → case record flagged at a venue."""
         return f"f:{{{self._shard(venue)}}}:{venue}"

@@ -141,28 +141,44 @@ class Matcher:
         self._venues = venues
         self._producer_for = producer_for
         self._producers: dict[int, TransactionalProducer] = {}
+        # one partition's chunks one after another, in the order of delivery: asyncio's lock is first come,
+        # first served
+        self._turns: dict[int, asyncio.Lock] = {}
         self._topics = topics
         self._clock_ms = clock_ms
         self._metrics = metrics
 
     async def process(self, partition: int, touches: Sequence[Touch]) -> None:
         """Do everything that a chunk of one partition asks for; return when it is durable."""
-        producer = await self._owned(partition)
-        for group in _groups(gather(touches), _CONCURRENT):
-            matched = await asyncio.gather(*(self._match(touch) for touch in group))
-            pending = [item for items, _ in matched for item in items]
-            news = [touch for _, touches_found in matched for touch in touches_found]
-            out = [record for item in pending for record in self._records(item)]
-            out += touched_records(self._topics.touched, news)
-            if out:
-                await asyncio.to_thread(producer.send, out)  # (4)
-            await asyncio.gather(  # (5)
-                *(
-                    self._store.clear_pending(item.venue.code, item.case.case_id, item.decision)
-                    for item in pending
-                )
+        async with self._turns.setdefault(partition, asyncio.Lock()):
+            producer = await self._owned(partition)
+            for group in _groups(gather(touches), _CONCURRENT):
+                await self._process_group(producer, group)
+
+    async def _process_group(self, producer: TransactionalProducer, group: Sequence[Touch]) -> None:
+        matched = await asyncio.gather(*(self._match(touch) for touch in group))
+        pending = [item for items, _ in matched for item in items]
+        news = [touch for _, found in matched for touch in found]
+        out = [record for item in pending for record in self._records(item)]
+        out += touched_records(self._topics.touched, news)
+        if out:
+            await asyncio.to_thread(producer.send, out)  # (4)
+        await asyncio.gather(  # (5)
+            *(
+                self._store.clear_pending(item.venue.code, item.case.case_id, item.decision)
+                for item in pending
             )
-            self._count(pending)
+        )
+        self._count(pending)
+
+    async def take_over(self, partition: int) -> None:
+        """Own a partition that was assigned, before its first chunk: the first alert does not wait for it."""
+        async with self._turns.setdefault(partition, asyncio.Lock()):
+            await self._owned(partition)
+
+    def let_go(self, partition: int) -> None:
+        """The partition went to somebody else, who has shut our producer out, or will."""
+        self._producers.pop(partition, None)
 
     async def _owned(self, partition: int) -> TransactionalProducer:
         """The partition's producer. It shuts out every earlier owner before the first step is taken, so

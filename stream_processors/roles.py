@@ -29,6 +29,10 @@ log: Final = logging.getLogger(__name__)
 _INGEST_CHUNKS: Final = 4
 
 
+# Partitions of the matcher that are decided at once; each has its own transactions.
+_MATCHER_CHUNKS: Final = 8
+
+
 class _StoreRole(worker.Role):
     """What the three roles share: the store, the register of venues, a producer."""
 
@@ -125,6 +129,7 @@ class MatcherRole(_StoreRole):
     """touched → exposures, venue-warnings."""
 
     name = "matcher"
+    limit = _MATCHER_CHUNKS
 
     def __init__(self, settings: Settings, clock_ms: Callable[[], int], metrics: Metrics) -> None:
         super().__init__(settings, clock_ms, metrics)
@@ -148,6 +153,13 @@ class MatcherRole(_StoreRole):
             clock_ms=self._clock_ms,
             metrics=self._metrics,
         )
+
+    async def assigned(self, partitions: set[int]) -> None:
+        await asyncio.gather(*(self._matcher.take_over(partition) for partition in partitions))
+
+    def revoked(self, partitions: set[int]) -> None:
+        for partition in partitions:
+            self._matcher.let_go(partition)
 
     async def process(self, partition: int, records: Sequence[Any]) -> None:
         touches = [touch for record in records for touch in read_touches(record.value)]

@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +45,12 @@ class Role:
     async def process(self, partition: int, records: Sequence[Any]) -> None:
         """Do everything that a chunk asks for; return when it is durable."""
         raise NotImplementedError
+
+    async def assigned(self, partitions: set[int]) -> None:
+        """Partitions of the topic are ours from now on; runs beside their first chunks."""
+
+    def revoked(self, partitions: set[int]) -> None:
+        """Partitions are no longer ours."""
 
     async def stop(self) -> None:
         """Close what `start` opened."""
@@ -107,7 +113,24 @@ def build_app(settings: Settings, role: Role, metrics: Metrics, worker: int) -> 
             running.add(task)
             task.add_done_callback(running.discard)
 
+    async def take_over(partitions: set[int]) -> None:
+        try:
+            await role.assigned(partitions)
+        except Exception as error:
+            _crash(app, error)
+
+    def start_take_over(_: Any, assigned: Iterable[Any], **__: Any) -> None:
+        partitions = {tp.partition for tp in assigned}
+        task = asyncio.get_running_loop().create_task(take_over(partitions))
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    def let_go(_: Any, revoked: Iterable[Any], **__: Any) -> None:
+        role.revoked({tp.partition for tp in revoked})
+
     app.agent(topic, name=role.name)(take)
+    app.on_partitions_assigned.connect(start_take_over, weak=False)
+    app.on_partitions_revoked.connect(let_go, weak=False)
 
     app.opening = role.start
     app.closing = role.stop
