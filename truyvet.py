@@ -34,7 +34,9 @@ def _assemble(asked: str | None) -> typer.Typer:
 
     A worker of a role must not wait for, or fall with, a module that it does not use.
     """
-    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+    app = typer.Typer(
+        no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+    )
     only = {asked} if asked in _GROUPS or asked in _COMMANDS else {*_GROUPS, *_COMMANDS}
     for name in [name for name in _GROUPS if name in only]:
         module = importlib.import_module(f"deploy.cli.{_GROUPS[name]}")
