@@ -132,6 +132,9 @@ class _Planner:
         for venue in register.values():
             self._by_name.setdefault(_fold(venue.name), set()).add(venue.code)
         self._mine: dict[str, Venue] = {}
+        self._my_names: dict[str, set[str]] = {}
+        self._my_identities: set[Identity] = set()
+        self._taken = {*register, *(cells.get("code", "") for _, cells in rows)}
         self._plan = Plan()
 
     def run(self) -> Plan:
@@ -178,8 +181,7 @@ class _Planner:
             return None
         if text in self._mine or text in self._register:
             return text
-        mine = {venue.code for venue in self._mine.values() if _fold(venue.name) == _fold(text)}
-        codes = mine or self._by_name.get(_fold(text), set())
+        codes = self._my_names.get(_fold(text)) or self._by_name.get(_fold(text), set())
         if not codes:
             raise _RowError("parent", f"no venue {text!r} in the file (as a good row) or the register")
         if len(codes) > 1:
@@ -198,9 +200,7 @@ class _Planner:
         code = cells.get("code", "") or self._known.get(identity) or self._new_code()
         old = self._register.get(code)
         venue = self._venue(cells, code, sector, parent, old)
-        if code in self._mine or any(
-            (_fold(other.name), other.district, other.parent) == identity for other in self._mine.values()
-        ):
+        if code in self._mine or identity in self._my_identities:
             raise _RowError("name", "the same venue stands in an earlier row")
         if old is not None and old.dwell != venue.dwell:
             raise _RowError(
@@ -209,6 +209,8 @@ class _Planner:
         if self._circle(venue):
             raise _RowError("parent", "the parents go in a circle")
         self._mine[code] = venue
+        self._my_names.setdefault(identity[0], set()).add(code)
+        self._my_identities.add(identity)
         self._plan.codes[line] = code
         target = (
             self._plan.new if old is None else self._plan.unchanged if old == venue else self._plan.changed
@@ -227,8 +229,9 @@ class _Planner:
         return False
 
     def _new_code(self) -> str:
-        taken = {*self._register, *self._mine, *(cells.get("code", "") for _, cells in self._rows)}
-        return new_code(taken, choose=self._choose) if self._choose else new_code(taken)
+        code = new_code(self._taken, choose=self._choose) if self._choose else new_code(self._taken)
+        self._taken.add(code)
+        return code
 
     def _venue(
         self, cells: dict[str, str], code: str, sector: str, parent: str | None, old: Venue | None
