@@ -1,0 +1,60 @@
+"""Chunks: how records are cut, and what may be committed."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from types import SimpleNamespace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_processors.chunks import ChunkConsumer, cut_chunks
+
+
+@given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 10), st.integers(1, 500))
+def test_cutting_keeps_every_record_in_order_within_the_bounds(
+    sizes: list[int], max_records: int, max_bytes: int
+) -> None:
+    records = [SimpleNamespace(value=b"x" * size) for size in sizes]
+    chunks = list(cut_chunks(records, max_records, max_bytes))
+    assert [record for chunk in chunks for record in chunk] == records
+    for chunk in chunks:
+        assert 1 <= len(chunk) <= max_records
+        assert len(chunk) == 1 or sum(len(record.value) for record in chunk) <= max_bytes
+
+
+def test_a_tombstone_is_a_record_like_another() -> None:
+    assert [len(chunk) for chunk in cut_chunks([SimpleNamespace(value=None)] * 3, 2)] == [2, 1]
+
+
+def consumer() -> Any:
+    """The bookkeeping alone; a consumer on a broker is in test_pipeline."""
+    bare = ChunkConsumer.__new__(ChunkConsumer)
+    bare._delivered = {}
+    bare._acked = defaultdict(list)
+    bare._acked_index = defaultdict(set)
+    return bare
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.data())
+def test_a_commit_never_passes_a_chunk_that_is_not_acknowledged(gaps: list[int], data: st.DataObject) -> None:
+    """Chunks end at growing offsets with gaps; acknowledged in any order, asked for at any time."""
+    bare = consumer()
+    tp = ("scans", 0)
+    messages = []
+    offset = -1
+    for gap in gaps:
+        offset += gap
+        messages.append(SimpleNamespace(offset=offset, acked=False))
+    bare._delivered[tp] = deque(messages)
+    committed = 0
+    for index in data.draw(st.permutations(range(len(messages)))):
+        messages[index].acked = True
+        if data.draw(st.booleans()):
+            committed = bare._new_offset(tp) or committed
+            waiting = [message.offset for message in messages if not message.acked]
+            assert all(committed <= before for before in waiting)
+    committed = bare._new_offset(tp) or committed
+    assert committed == messages[-1].offset + 1
+    assert bare._new_offset(tp) is None
