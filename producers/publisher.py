@@ -33,6 +33,10 @@ class QueueFullError(RuntimeError):
     """More scans wait for Kafka than may: try again later, nothing of this call was taken."""
 
 
+class ClosedError(RuntimeError):
+    """The publisher is closed: nothing of this call was taken."""
+
+
 class NotDeliveredError(RuntimeError):
     """Kafka did not acknowledge; the scan may be in or not, so it must be sent again with the same id."""
 
@@ -148,7 +152,7 @@ class Publisher:
         """Take scans; the future is done when all of them are acknowledged, or has NotDeliveredError.
 
         When too many wait, wait `timeout_s` for room (none: as long as it takes), then raise QueueFullError.
-        Raises RuntimeError when the publisher is closed.
+        Raises ClosedError when the publisher is closed.
         """
         future: Future[None] = Future()
         if not scans:
@@ -175,7 +179,10 @@ class Publisher:
         self.submit(scans, timeout_s=None)
 
     async def publish(self, scans: Sequence[bytes]) -> None:
-        """Take scans and return once all are acknowledged. Raises QueueFullError, NotDeliveredError."""
+        """Take scans and return once all are acknowledged.
+
+        Raises QueueFullError, NotDeliveredError, ClosedError.
+        """
         await asyncio.wrap_future(self.submit(scans))
 
     def publish_record(self, value: bytes) -> None:
@@ -209,7 +216,7 @@ class Publisher:
     # --- under the lock -----------------------------------------------------------------------
 
     def _make_room(self, scans: int, size: int, timeout_s: float | None) -> None:
-        """Wait for room and take it. Raises QueueFullError, RuntimeError."""
+        """Wait for room and take it. Raises QueueFullError, ClosedError."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while self._running:
             # a call larger than a bound is taken when nothing else waits
@@ -227,7 +234,7 @@ class Publisher:
                     f" {self._max_waiting} ({self._max_waiting_bytes} bytes) may"
                 )
             self._changed.wait(left)
-        raise RuntimeError("the publisher is closed")
+        raise ClosedError("the publisher is closed")
 
     def _seal(self) -> None:
         if self._open.scans:

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import uuid_utils
 from confluent_kafka import KafkaException
@@ -15,83 +15,21 @@ from fastapi import FastAPI, Request, Response, Security, status
 from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
 
+from producers.gateway.described import ANSWERS, PROBES, PostAnswer, ScanResult, body_schema
 from producers.gateway.posting import BodyError, Posted, Posting, read_posting
-from producers.publisher import NotDeliveredError, Publisher, QueueFullError
+from producers.publisher import ClosedError, NotDeliveredError, Publisher, QueueFullError
 from schemas import topics
-from schemas.events import SCAN
 from schemas.settings import Settings
 
 RETRY_AFTER_S: Final = 5
 # A readiness probe must answer before its caller gives up on it.
 READY_TIMEOUT_S: Final = 2.0
+# A device that stops in mid-body must not hold a connection and its memory for ever.
+BODY_TIMEOUT_S: Final = 20.0
 
 _KEY: Final = APIKeyHeader(name="X-Api-Key", auto_error=False, description="One key a gateway device")
-
-
-class ScanResult(BaseModel):
-    """What became of one scan of the request."""
-
-    index: int = Field(description="Place in the posted array; 0 for a single scan")
-    scan_id: str | None
-    accepted: bool
-    field: str | None = Field(default=None, description="The field that is wrong")
-    error: str | None = None
-
-
-class PostAnswer(BaseModel):
-    """What became of a request's scans; `results` in the order of the request."""
-
-    accepted: int
-    refused: int
-    results: list[ScanResult]
-
-
-class ErrorAnswer(BaseModel):
-    """Why a whole request was not taken."""
-
-    error: str
-
-
-_EXAMPLE: Final = {
-    "scan_id": "01936d2e-8c5a-7b3e-9f10-2a4b6c8d0e1f",
-    "person": "00c0ffee00c0ffee",
-    "venue": "CDEFC8",
-    "scanned_at": 1795395000000,
-    "kind": "in",
-}
-_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
-    202: {"model": PostAnswer, "description": "All scans are in: Kafka has acknowledged them"},
-    207: {"model": PostAnswer, "description": "Some scans are bad; the good ones are in"},
-    400: {"model": ErrorAnswer, "description": "The body is not JSON"},
-    401: {"model": ErrorAnswer, "description": "No key of a known device"},
-    413: {"model": ErrorAnswer, "description": "Too many scans or bytes"},
-    422: {"model": PostAnswer | ErrorAnswer, "description": "No scan is good"},
-    503: {
-        "model": ErrorAnswer,
-        "description": "Kafka is away or the queue is full: post the same scans again, same scan_ids",
-        "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds"}},
-    },
-}
-
-
-def _body_schema() -> dict[str, Any]:
-    scan = SCAN.json_schema()
-    properties = scan["properties"] | {
-        "identity": {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": 128,
-            "description": "Instead of person: the gateway turns it into the pseudonym, and forgets it",
-        }
-    }
-    for name in ("received_at", "gateway"):
-        properties.pop(name)  # the gateway's own
-    one = {"type": "object", "title": "Scan", "properties": properties, "required": ["venue", "scanned_at"]}
-    many = {"type": "array", "items": one, "minItems": 1, "maxItems": 1000}
-    content = {"application/json": {"schema": {"anyOf": [one, many]}, "example": _EXAMPLE}}
-    return {"requestBody": {"required": True, "content": content}}
 
 
 class _Metrics:
@@ -113,22 +51,25 @@ class _Metrics:
         waiting.set_function(lambda: publisher.counts.waiting)
 
 
-class _TooLargeError(Exception):
-    pass
-
-
 async def _read_body(request: Request, limit: int) -> bytes:
-    """The body, never more than `limit` of it in memory, whatever Content-Length says."""
+    """The body, never more than `limit` of it in memory, whatever Content-Length says. Raises BodyError."""
+    too_large = BodyError(413, f"a body has at most {limit} bytes")
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limit:
-        raise _TooLargeError
+    if length.isdecimal() and (len(length) > 18 or int(length) > limit):
+        raise too_large
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise _TooLargeError
-        parts.append(part)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise too_large
+                parts.append(part)
+    except TimeoutError:
+        raise BodyError(408, f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s: post again") from None
+    except ClientDisconnect:  # nobody hears the answer; it is counted
+        raise BodyError(400, "the body ended early: post again") from None
     return b"".join(parts)
 
 
@@ -181,15 +122,13 @@ def create_app(settings: Settings, publisher: Publisher, clock_ms: Callable[[], 
             body = await _read_body(request, settings.gateway_max_body)
             posted = Posted(device, clock_ms(), identity_key, lambda: str(uuid_utils.uuid7()))
             posting = read_posting(body, posted)
-        except _TooLargeError:
-            return _error(413, f"a body has at most {settings.gateway_max_body} bytes")
         except BodyError as error:
             return _error(error.status, str(error))
         if posting.scans:
             began = time.perf_counter()
             try:
                 await publisher.publish(posting.scans)
-            except (QueueFullError, NotDeliveredError):
+            except (QueueFullError, NotDeliveredError, ClosedError):
                 retry = {"Retry-After": str(RETRY_AFTER_S)}
                 return _error(503, "Kafka is away or too much waits: post the same scans again", retry)
             metrics.seconds.observe(time.perf_counter() - began)
@@ -201,8 +140,8 @@ def create_app(settings: Settings, publisher: Publisher, clock_ms: Callable[[], 
     @app.post(
         "/v1/scans",
         status_code=status.HTTP_202_ACCEPTED,
-        responses=_ANSWERS,
-        openapi_extra=_body_schema(),
+        responses=ANSWERS,
+        openapi_extra=body_schema(),
         summary="Post one scan or up to 1,000",
     )
     async def scans(
@@ -214,12 +153,14 @@ def create_app(settings: Settings, publisher: Publisher, clock_ms: Callable[[], 
         metrics.requests.labels(str(response.status_code)).inc()
         return response
 
-    @app.get("/healthz", summary="Does the process live?")
-    async def healthz() -> dict[str, str]:
-        """It does when it answers."""
-        return {"status": "ok"}
+    @app.get("/healthz", summary="Does the process live?", responses=PROBES)
+    async def healthz() -> Response:
+        """It does when it answers and its sender works; after a 503 only a restart helps."""
+        if not publisher.running:
+            return _error(503, "the sender to Kafka has ended: restart the gateway")
+        return JSONResponse({"status": "ok"})
 
-    @app.get("/readyz", summary="Can it take scans?", responses={503: {"model": ErrorAnswer}})
+    @app.get("/readyz", summary="Can it take scans?", responses=PROBES)
     async def readyz() -> Response:
         """It can when Kafka answers and the topic is there."""
         name = settings.topic(topics.SCANS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -82,12 +81,12 @@ def read_posting(body: bytes, posted: Posted) -> Posting:
         scan_id = item.get("scan_id") if isinstance(item, dict) else None
         named = scan_id if isinstance(scan_id, str) and len(scan_id) <= 64 else None
         try:
-            scan = _scan(item, posted)
+            encoded, own_id = _scan(item, posted)
         except _FieldError as error:
             posting.problems.append(Problem(index, error.field, str(error), named))
         else:
-            posting.scans.append(orjson.dumps(scan))
-            posting.accepted.append((index, str(scan["scan_id"])))
+            posting.scans.append(encoded)
+            posting.accepted.append((index, own_id))
     return posting
 
 
@@ -97,10 +96,15 @@ class _FieldError(ValueError):
         self.field = field_name
 
 
-def _scan(item: Any, posted: Posted) -> dict[str, Any]:
+def _scan(item: Any, posted: Posted) -> tuple[bytes, str]:
+    """A scan as it goes to the topic, and its id. Raises _FieldError."""
     if not isinstance(item, dict):
         raise _FieldError("", "a scan is an object")
     scan: dict[str, Any] = {name: item[name] for name in _SCAN_FIELDS if name in item}
+    for name, value in scan.items():
+        # no field holds them; nested deeply enough, one could not even be encoded
+        if isinstance(value, dict | list):
+            raise _FieldError(name, "must not be an object or an array")
     if "scan_id" not in scan:
         scan["scan_id"] = posted.new_scan_id()
     if "identity" in item:
@@ -112,14 +116,15 @@ def _scan(item: Any, posted: Posted) -> dict[str, Any]:
             raise _FieldError("venue", "holds no valid venue code: mistyped?") from None
     scan["received_at"] = posted.received_at
     scan["gateway"] = posted.device
+    encoded = orjson.dumps(scan)
     try:
         # as JSON, so that the rules are those of the topic, to the letter
-        SCAN.validate_json(json.dumps(scan).encode("utf-8", "surrogatepass"))
+        SCAN.validate_json(encoded)
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
         name = ".".join(str(part) for part in problem["loc"])
         raise _FieldError(name, problem["msg"]) from None
-    return scan
+    return encoded, str(scan["scan_id"])
 
 
 def _person(item: dict[str, Any], posted: Posted) -> str:

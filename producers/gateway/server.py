@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import signal
+import socket
+import sys
 import time
+from contextlib import suppress
 
 import uvicorn
 
@@ -16,17 +21,37 @@ from schemas.settings import Settings
 GRACE_S = 10
 
 
+_CALL_WRONG = 2  # exit code: a setting is wrong
+
+_log = logging.getLogger(__name__)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The port, taken before anything else is started. Raises OSError (EADDRINUSE) when another has it."""
+    host, port = settings.gateway_host, settings.gateway_port
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise
+        _log.error("cannot listen on %s:%d (%s): set TRUYVET_GATEWAY_HOST and _PORT", host, port, error)
+        sys.exit(_CALL_WRONG)
+
+
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM. Exits with a line in the log when the port is taken."""
+    """Serve until SIGTERM. Raises OSError (EADDRINUSE) when another process has the port."""
+    listener = _listen(settings)
+    if not settings.gateway_keys:
+        _log.warning("no device has a key (TRUYVET_GATEWAY_KEYS): every post will be refused with 401")
     # uvicorn raises the signal again once it has stopped: it must not end us before the publisher is closed
     signal.signal(signal.SIGTERM, lambda *_: None)
     with Publisher(settings.kafka_address, settings.topic(topics.SCANS)) as publisher:
         app = create_app(settings, publisher, lambda: time.time_ns() // 1_000_000)
-        uvicorn.run(
+        config = uvicorn.Config(
             app,
-            host=settings.gateway_host,
-            port=settings.gateway_port,
             timeout_graceful_shutdown=GRACE_S,
             access_log=False,  # a device's address and time are somebody's movements
             log_level="info",
         )
+        with suppress(KeyboardInterrupt):  # it has drained by then, as after SIGTERM
+            uvicorn.Server(config).run(sockets=[listener])

@@ -6,14 +6,17 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 import orjson
 import pytest
 from fastapi import FastAPI
@@ -23,6 +26,7 @@ from pydantic import SecretStr
 
 from deploy.local.engines import free_ports
 from deploy.local.memory import environment_of
+from producers.gateway import app as app_module
 from producers.gateway.app import create_app
 from producers.gateway.posting import BodyError, Posted, read_posting
 from producers.pseudonyms import pseudonym
@@ -56,13 +60,15 @@ def gateway(settings: Settings) -> Iterator[tuple[FastAPI, Settings]]:
         yield create_app(own, publisher, lambda: NOW + 5), own
 
 
-def call(app: FastAPI, body: Any, key: str | None = KEY, **more: Any) -> httpx.Response:
+def call(app: FastAPI, body: Any, key: str | None = KEY, **more: str) -> httpx.Response:
+    """Post a body: bytes, a stream of them, or what is to be JSON; `more` are headers."""
+
     async def go() -> httpx.Response:
+        headers = ({"X-Api-Key": key} if key is not None else {}) | more
+        content = body if isinstance(body, bytes | AsyncIterator) else orjson.dumps(body)
         transport = httpx.ASGITransport(app, raise_app_exceptions=True)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-            headers = {"X-Api-Key": key} if key is not None else {}
-            content = body if isinstance(body, bytes) else orjson.dumps(body)
-            return await client.post("/v1/scans", content=content, headers=headers, **more)
+            return await client.post("/v1/scans", content=content, headers=headers)
 
     return asyncio.run(go())
 
@@ -124,6 +130,8 @@ def test_what_is_added_and_what_is_not_taken() -> None:
         ({"party": 51}, "party"),
         ({"scan_id": 5}, "scan_id"),
         ({"kind": "leave"}, "kind"),
+        ({"venue": {"code": CODE}}, "venue"),
+        ({"person": ["00c0ffee00c0ffee"]}, "person"),
     ],
 )
 def test_a_bad_field_is_named_and_its_value_is_not(changes: dict[str, Any], field: str) -> None:
@@ -134,6 +142,14 @@ def test_a_bad_field_is_named_and_its_value_is_not(changes: dict[str, Any], fiel
     assert "TRUYVET_IDENTITY_KEY" in (
         read_posting(orjson.dumps(scan(person=..., identity="x")), without).problems[0].message
     )
+
+
+@pytest.mark.parametrize("depth", [100, 250, 900, 1000])
+@pytest.mark.parametrize("field", ["person", "scanned_at", "identity", "note"])
+def test_deep_nesting_is_a_refusal_and_not_a_fault(field: str, depth: int) -> None:
+    posted = Posted("gate-1", NOW, bytes.fromhex(IDENTITY_KEY), lambda: str(uuid.UUID(int=1)))
+    body = b'[{"%s":%s%s}]' % (field.encode(), b"[" * depth, b"]" * depth)
+    assert len(read_posting(body, posted).problems) == 1
 
 
 @pytest.mark.engines
@@ -148,17 +164,26 @@ def test_refusals_of_the_whole_request(gateway: tuple[FastAPI, Settings]) -> Non
     assert call(app, [scan()] * 1001).status_code == 413
     assert call(app, b" " * 200_001).status_code == 413
 
-    async def chunks() -> Any:
+    async def chunks() -> AsyncIterator[bytes]:
         for _ in range(300):
             yield b" " * 1000
 
-    async def stream() -> int:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-            answer = await client.post("/v1/scans", content=chunks(), headers={"X-Api-Key": KEY})
-            return answer.status_code
+    assert call(app, chunks()).status_code == 413
+    assert call(app, b"[]", **{"Content-Length": "9" * 5000}).status_code == 413
 
-    assert asyncio.run(stream()) == 413
+
+@pytest.mark.engines
+def test_a_body_that_stops_half_way(
+    gateway: tuple[FastAPI, Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, _ = gateway
+    monkeypatch.setattr(app_module, "BODY_TIMEOUT_S", 0.2)
+
+    async def never() -> AsyncIterator[bytes]:
+        yield b"["
+        await asyncio.sleep(30)
+
+    assert call(app, never()).status_code == 408
 
 
 @pytest.mark.engines
@@ -169,8 +194,14 @@ def test_probes_metrics_and_openapi(gateway: tuple[FastAPI, Settings]) -> None:
     assert get(app, "/readyz").status_code == 200
     assert 'truyvet_gateway_scans_total{verdict="accepted"} 1.0' in get(app, "/metrics").text
     described = get(app, "/openapi.json").json()["paths"]["/v1/scans"]["post"]
-    assert {"202", "207", "400", "401", "413", "422", "503"} <= set(described["responses"])
-    assert described["requestBody"]["content"]["application/json"]["example"]["venue"]
+    assert {"202", "207", "400", "401", "408", "413", "422", "503"} <= set(described["responses"])
+    assert all("example" in each["content"]["application/json"] for each in described["responses"].values())
+    content = described["requestBody"]["content"]["application/json"]
+    for example in content["examples"].values():
+        jsonschema.validate(example["value"], content["schema"])
+        assert call(app, example["value"]).status_code == 202
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(scan(person=...), content["schema"])
 
 
 def test_a_broker_that_is_away_is_503_and_not_ready() -> None:
@@ -184,6 +215,10 @@ def test_a_broker_that_is_away_is_503_and_not_ready() -> None:
         full = call(app, scan())
         assert full.status_code == 503
         publisher.flush(5)
+        assert get(app, "/healthz").status_code == 200
+        publisher.close()
+        assert call(app, scan()).status_code == 503
+        assert get(app, "/healthz").status_code == 503
 
 
 json_values = st.recursive(
@@ -222,11 +257,15 @@ def test_pseudonyms_are_keyed_and_normalised() -> None:
 
 
 @pytest.mark.engines
-def test_a_real_process_answers_and_drains(settings: Settings) -> None:
+def test_a_real_process_answers_drains_and_says_nothing_of_anybody(
+    settings: Settings, tmp_path: Path
+) -> None:
     own = keyed(settings)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "truyvet", "run", "gateway"], env={**os.environ, **environment_of(own)}
-    )
+    command = [sys.executable, "-m", "truyvet", "run", "gateway"]
+    environment = {**os.environ, **environment_of(own)}
+    log = tmp_path / "log"
+    with log.open("wb") as written:
+        process = subprocess.Popen(command, env=environment, stderr=written)
     try:
         base = f"http://127.0.0.1:{own.gateway_port}"
         deadline = time.monotonic() + 30
@@ -237,9 +276,24 @@ def test_a_real_process_answers_and_drains(settings: Settings) -> None:
             except httpx.TransportError:
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
-        answer = httpx.post(f"{base}/v1/scans", json=[scan(), scan()], headers={"X-Api-Key": KEY})
+        answer = httpx.post(
+            f"{base}/v1/scans",
+            json=[scan(), scan(person=..., identity="0905 123 456")],
+            headers={"X-Api-Key": KEY},
+        )
         assert answer.status_code == 202
         assert len(read(own, 2)[0]) == 2
+        with socket.create_connection(("127.0.0.1", own.gateway_port)) as half:
+            head = f"POST /v1/scans HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\nContent-Length: 100\r\n\r\n["
+            half.sendall(head.encode())
+            time.sleep(0.3)  # it must have begun to read before the device goes away
+        second = subprocess.run(command, env=environment, capture_output=True, timeout=30, check=False)
+        assert second.returncode == 2
+        assert str(own.gateway_port).encode() in second.stderr
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
+    said = log.read_text()
+    assert "Traceback" not in said
+    assert "Finished server process" in said  # the log was there
+    assert "0905" not in said
