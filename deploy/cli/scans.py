@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -26,8 +27,10 @@ from deploy.cli.output import (
     plain_errors,
     print_json,
 )
+from deploy.cli.register import kafka_errors
 from deploy.cli.simulate import progress_bar
-from producers.publisher import NotDeliveredError, Publisher
+from producers.compacted import partitions_of, quiet_consumer
+from producers.publisher import MAX_RECORD_BYTES, NotDeliveredError, Publisher
 from schemas import topics
 from schemas.codes import is_code
 from schemas.events import SCAN
@@ -40,8 +43,10 @@ commands = typer.Typer(no_args_is_help=True)
 
 _SHOWN = 20
 _BATCH = 1_000
+_BATCH_BYTES = 4_000_000
 # A line longer than a record can be is no scan: it must not fill the memory.
-_LONGEST_LINE = 1_000_000
+_LONGEST_LINE = MAX_RECORD_BYTES
+_BOM = b"\xef\xbb\xbf"
 
 
 def _settings() -> Settings:
@@ -55,41 +60,72 @@ def problem_of(line: bytes) -> str | None:
         return f"longer than {_LONGEST_LINE:,} bytes"
     try:
         scan = SCAN.validate_json(line)
+        orjson.loads(line)  # NaN in a field that nobody reads is no JSON either
     except ValidationError as error:
         return first_problem(error)
+    except orjson.JSONDecodeError as error:
+        return f"not JSON: {error.msg} at column {error.colno}"
     return None if is_code(scan["venue"]) else "venue: the check character does not fit"
 
 
 def _lines(source: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    for number, line in enumerate(iter(lambda: source.readline(_LONGEST_LINE + 2), b""), 1):
+    """The lines that hold something, numbered from 1; of one that is too long only the beginning is kept."""
+    number = 0
+    while line := source.readline(_LONGEST_LINE + 2):
+        number += 1
+        rest = line
+        while len(rest) == _LONGEST_LINE + 2 and not rest.endswith(b"\n"):
+            rest = source.readline(_LONGEST_LINE + 2)
+        if number == 1:
+            line = line.removeprefix(_BOM)  # as some editors write it
         if line.strip():
             yield number, line.strip()
 
 
-def _publish_lines(source: BinaryIO, publisher: Publisher, progress: Progress, task: TaskID) -> int:
-    """Publish the good lines, name the first bad ones; how many are bad. Stops when Kafka refuses."""
+def _ready(settings: Settings) -> None:
+    """End with one line, before anything is read, when Kafka or the topic is not there."""
+    with kafka_errors(), closing(quiet_consumer(settings)) as consumer:
+        partitions_of(consumer, settings, topics.SCANS)
+
+
+@dataclass(slots=True)
+class _Told:
+    """What became of the lines: how many are bad, the number of the last one read, whether all were."""
+
+    bad: int = 0
+    line: int = 0
+    stopped: bool = False
+
+
+def _publish_lines(source: BinaryIO, publisher: Publisher, progress: Progress, task: TaskID) -> _Told:
+    """Publish the good lines, name the first bad ones. Stops when Kafka refuses."""
     began = time.monotonic()
     batch: list[bytes] = []
-    read = bad = 0
+    told = _Told()
+    read = held = 0
     for number, line in _lines(source):
+        told.line = number
         read += len(line) + 1
         problem = problem_of(line)
         if problem is None:
             batch.append(line)
+            held += len(line)
         else:
-            bad += 1
-            if bad <= _SHOWN:
+            told.bad += 1
+            if told.bad <= _SHOWN:
                 err.print(f"line {number}: {problem}", style="yellow", markup=False, soft_wrap=True)
-        if len(batch) >= _BATCH:
+        if len(batch) >= _BATCH or held >= _BATCH_BYTES:
             publisher.publish_many(batch)
-            batch = []
-            rate = publisher.counts.delivered / (time.monotonic() - began)
+            batch, held = [], 0
+            counts = publisher.counts
+            rate = counts.delivered / (time.monotonic() - began)
             progress.update(task, completed=read, rate=f"{rate:,.0f} scans/s")
-            if publisher.counts.failed:
-                break
+            if counts.failed:
+                told.stopped = True
+                return told
     publisher.publish_many(batch)
     progress.update(task, completed=read)
-    return bad
+    return told
 
 
 @commands.command()
@@ -110,14 +146,14 @@ def publish(
             with plain_errors(OSError):
                 source = stack.enter_context(Path(file).open("rb"))
                 size = Path(file).stat().st_size
+        _ready(settings)
         publisher = stack.enter_context(Publisher(settings.kafka_address, settings.topic(topics.SCANS)))
         progress = stack.enter_context(progress_bar())
         task = progress.add_task("bytes", total=size, rate="")
-        bad = _publish_lines(source, publisher, progress, task)
-        counts = publisher.flush()
-        published = counts.delivered
-        lost = counts.failed + counts.waiting
-        why = publisher.first_error
+        told = _publish_lines(source, publisher, progress, task)
+        counts = publisher.close()
+        published, lost, why = counts.delivered, counts.failed, publisher.first_error
+    bad = told.bad
     if bad > _SHOWN:
         err.print(f"… and {bad - _SHOWN:,} more bad lines", style="yellow")
     if json:
@@ -125,8 +161,9 @@ def publish(
     else:
         out.print(f"{published:,} scans published, {bad:,} bad lines")
     if lost:
+        stopped = f", nothing after line {told.line:,} was read" if told.stopped else ""
         fail(
-            f"Kafka at {settings.kafka_address} did not acknowledge {lost:,} scans ({why or 'no answer'}): "
+            f"Kafka at {settings.kafka_address} did not acknowledge {lost:,} scans ({why}){stopped}: "
             "publish the file again, what is in already does no harm",
             SERVER_AWAY,
         )
@@ -153,11 +190,12 @@ def void(
             "kind": "void",
             "source": "manual",
         }
+    _ready(settings)
     with Publisher(settings.kafka_address, settings.topic(topics.SCANS)) as publisher:
         try:
             publisher.submit([orjson.dumps(scan)]).result()
         except NotDeliveredError as error:
-            fail(f"{error}: is the stack up?", SERVER_AWAY)
+            fail(f"{error}: void it again, twice does no harm", SERVER_AWAY)
     if json:
         print_json(scan)
     else:

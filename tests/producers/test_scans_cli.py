@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import uuid
 from pathlib import Path
 
 import orjson
 import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from typer.testing import CliRunner
 
-from deploy.cli.scans import commands
+from deploy.cli.scans import _lines as numbered
+from deploy.cli.scans import commands, problem_of
 from deploy.local.engines import free_ports
 from deploy.local.memory import environment_of
+from producers import compacted
+from schemas import topics
 from schemas.codes import check_character
 from schemas.settings import Settings
 from tests.producers.test_publisher import read
@@ -101,8 +106,55 @@ def test_a_mistake_is_one_line(call: list[str]) -> None:
     assert "Traceback" not in result.output
 
 
-def test_kafka_that_is_away_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["publish", "-"],
+        ["void", "--person", "00c0ffee00c0ffee", "--venue", CODE, "--at", "2026-01-02"],
+    ],
+)
+def test_kafka_that_is_away_is_said(call: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compacted, "METADATA_SECONDS", 1.0)
     monkeypatch.setenv("TRUYVET_KAFKA", f"127.0.0.1:{free_ports(1)[0]}")
-    result = CliRunner().invoke(commands, ["publish", "-"], input=lines(1)[0])
+    result = CliRunner().invoke(commands, call, input=lines(1)[0])
     assert result.exit_code == 3
-    assert "did not acknowledge 1 scans" in result.stderr
+    assert "Kafka does not answer" in result.stderr
+
+
+@pytest.mark.engines
+def test_a_topic_that_is_not_there_is_said(here: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUYVET_TOPIC_PREFIX", "nowhere.")
+    result = CliRunner().invoke(commands, ["publish", "-"], input=lines(1)[0])
+    assert result.exit_code == 2
+    assert "truyvet topics apply" in result.stderr
+
+
+@pytest.mark.engines
+def test_what_kafka_refuses_is_counted_and_ends_the_reading(here: Settings, tmp_path: Path) -> None:
+    resource = ConfigResource(ConfigResource.Type.TOPIC, here.topic(topics.SCANS))
+    resource.add_incremental_config(
+        ConfigEntry("max.message.bytes", "200", incremental_operation=AlterConfigOpType.SET)
+    )
+    admin = AdminClient({"bootstrap.servers": here.kafka_address})
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(20)
+    file = tmp_path / "scans.jsonl"
+    file.write_bytes(b"\n".join(lines(300_000)))
+    result = CliRunner().invoke(commands, ["publish", str(file), "--json"])
+    assert result.exit_code == 3
+    told = json.loads(result.stdout)
+    assert (told["published"], told["bad"]) == (0, 0)
+    assert 0 < told["not_acknowledged"] < 300_000
+    assert "did not acknowledge" in result.stderr
+    assert "nothing after line" in result.stderr
+
+
+def test_lines_keep_their_numbers_and_only_json_is_a_scan(tmp_path: Path) -> None:
+    good = lines(1)[0]
+    long = good[:-1] + b',"x":"' + b"x" * 2_500_000 + b'"}'
+    read = list(numbered(io.BytesIO(b"\xef\xbb\xbf" + b"\n".join([good, long, b" ", good, long]))))
+    assert [number for number, _ in read] == [1, 2, 4, 5]
+    assert [problem_of(line) is None for _, line in read] == [True, False, True, False]
+    assert max(len(line) for _, line in read) < 1_000_000
+    for value in (b"NaN", b"Infinity", b'"\\ud800"', b"[" * 300 + b"]" * 300):
+        assert problem_of(good[:-1] + b',"note":' + value + b"}") is not None
