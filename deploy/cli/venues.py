@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from deploy.cli.output import (
     CALL_WRONG,
     DATA_WRONG,
     CsvFlag,
+    Format,
     JsonFlag,
     chosen_format,
     emit,
@@ -24,8 +27,10 @@ from deploy.cli.output import (
 from deploy.cli.register import kafka_errors
 from producers.venues.importing import REQUIRED, FileError, Plan, plan, rows_of
 from producers.venues.register import publish_venues, read_register
+from schemas.events import Venue
+from schemas.qr import parse_venue
 from schemas.settings import Settings, SettingsError, load_settings
-from schemas.times import format_time, parse_time
+from schemas.times import LOCAL, format_time, parse_time
 
 commands = typer.Typer(no_args_is_help=True)
 
@@ -69,9 +74,8 @@ def import_file(
         register = read_register(settings)
     planned = plan(rows, register)
     for bad in planned.bad:
-        err.print(
-            f"[red]✗[/red] {file.name} line {bad.line}, {bad.column or 'row'}: {bad.reason}", markup=True
-        )
+        words = f"{file.name} line {bad.line}, {bad.column or 'row'}: {bad.reason}"
+        err.print(f"[red]✗[/red] {escape(words)}", soft_wrap=True)
     if planned.bad and not skip_bad:
         fail(f"{len(planned.bad)} of {len(rows)} rows are bad; nothing was imported (--skip-bad: the rest)")
     written = 0
@@ -120,7 +124,7 @@ def list_venues(
     json: JsonFlag = False,
     as_csv: CsvFlag = False,
 ) -> None:
-    """Show the register."""
+    """Show the register. The CSV can be imported again: it changes nothing."""
     output = chosen_format(json, as_csv)
     with kafka_errors():
         register = read_register(_settings())
@@ -129,24 +133,38 @@ def list_venues(
         for venue in register.values()
         if (sector is None or venue.sector == sector) and (district is None or venue.district == district)
     ]
+    chosen.sort(key=lambda venue: (venue.sector, venue.district, venue.name))
+    if output is Format.TABLE:
+        rows = [venue.model_dump() | {"closed": _closed(venue)} for venue in chosen]
+        emit(rows, _COLUMNS, output, title=f"{len(rows)} venues")
+        return
+    exact = output is Format.JSON
     rows = [
-        venue.model_dump() | {"closed": format_time(venue.closed_at) if venue.closed_at is not None else None}
-        for venue in sorted(chosen, key=lambda venue: (venue.sector, venue.district, venue.name))
+        venue.model_dump() | ({} if exact else {"closed_at": _closed(venue, exact=True)}) for venue in chosen
     ]
-    emit(rows, _COLUMNS, output, title=f"{len(rows)} venues")
+    emit(rows, {name: name for name in Venue.model_fields}, output)
+
+
+def _closed(venue: Venue, exact: bool = False) -> str | None:
+    """When it closed, as people read it; `exact`: to the millisecond, as `import` takes it."""
+    if venue.closed_at is None:
+        return None
+    if exact:
+        return datetime.fromtimestamp(venue.closed_at / 1000, LOCAL).isoformat(timespec="milliseconds")
+    return format_time(venue.closed_at)
 
 
 @commands.command()
 def close(
-    code: Annotated[str, typer.Argument(help="Code of the venue.")],
+    code: Annotated[str, typer.Argument(help="Code of the venue, or its poster's payload.")],
     at: Annotated[str, typer.Option(help="From when on its scans are refused (ISO 8601, local).")],
 ) -> None:
     """Close a venue: scans at or after that time are refused as of an unknown venue."""
     settings = _settings()
     with plain_errors(ValueError):
-        closed_at = parse_time(at)
+        closed_at, code = parse_time(at), parse_venue(code)
     with kafka_errors():
-        venue = read_register(settings).get(code.upper())
+        venue = read_register(settings).get(code)
     if venue is None:
         fail(f"no venue {code} is registered: truyvet venues list", CALL_WRONG)
     with kafka_errors():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,20 @@ from schemas.problems import first_problem
 from schemas.times import parse_time
 
 REQUIRED: Final = ("name", "sector", "district")
-OPTIONAL: Final = ("parent", "dwell", "capacity", "opens", "closes", "lat", "lon", "code", "closed_at")
+OPTIONAL: Final = (
+    "parent",
+    "dwell",
+    "capacity",
+    "opens",
+    "closes",
+    "lat",
+    "lon",
+    "code",
+    "closed_at",
+    "department",  # follows from sector and district; as `venues list --csv` writes it
+)
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,9}")
+_DECIMAL: Final = re.compile(r"[+-]?[0-9]{1,4}(\.[0-9]{0,20})?([eE][+-]?[0-9]{1,2})?")
 
 # How long a visit without a check-out lasts, minutes: a night in a lodging (14:00 to 12:00) is covered
 # whole; half a school day; a long lecture; a consultation with its wait; the rest about an hour. A ward is
@@ -54,6 +68,10 @@ class Plan:
     codes: dict[int, str] = field(default_factory=dict)
 
 
+# what a file without such a column leaves as it is registered
+_KEPT: Final = ("capacity", "opens", "closes", "lat", "lon")
+
+
 class FileError(ValueError):
     """The file as a whole cannot be read as a list of venues."""
 
@@ -65,12 +83,17 @@ class _RowError(ValueError):
 
 
 def rows_of(content: bytes) -> list[tuple[int, dict[str, str]]]:
-    """(line, cells by column) of a CSV file in UTF-8, with or without BOM. Raises FileError."""
+    """(line, cells by column) of a CSV file in UTF-8, with or without BOM. Raises FileError.
+
+    Cells are parted by commas, or by semicolons as spreadsheets with Vietnamese settings write them.
+    """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FileError(f"the file is not UTF-8 (byte {error.start}): save it as CSV UTF-8") from None
-    reader = csv.reader(io.StringIO(text, newline=""))
+    first = text.split("\n", 1)[0]
+    separator = ";" if first.count(";") > first.count(",") else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         heading = [cell.strip().lower() for cell in next(reader, [])]
         if missing := [name for name in REQUIRED if name not in heading]:
@@ -86,7 +109,9 @@ def rows_of(content: bytes) -> list[tuple[int, dict[str, str]]]:
         rows = []
         for cells in reader:
             if any(cell.strip() for cell in cells):
-                values = {name: cell.strip() for name, cell in zip(heading, cells, strict=False)}
+                # cells left out at the end of a row are empty
+                values = dict.fromkeys(heading, "")
+                values |= {name: cell.strip() for name, cell in zip(heading, cells, strict=False)}
                 if len(cells) > len(heading):
                     values["\0"] = "more cells than columns"
                 rows.append((reader.line_num, values))
@@ -102,7 +127,8 @@ def plan(
 ) -> Plan:
     """Compare rows with the register: importing the same file twice changes nothing.
 
-    A row without a code is the registered venue of the same name, district and parent, else a new one.
+    A row without a code is the registered venue of the same name, district and parent (an open one rather
+    than a closed one), else a new one. A column that the file does not have leaves what is registered.
     `choose` picks a character of a new code (seeded in tests).
     """
     return _Planner(rows, register, choose).run()
@@ -125,8 +151,9 @@ class _Planner:
         self._rows = rows
         self._register = register
         self._choose = choose
+        closed_first = sorted(register.values(), key=lambda venue: venue.closed_at is None)
         self._known: dict[Identity, str] = {
-            (_fold(venue.name), venue.district, venue.parent): venue.code for venue in register.values()
+            (_fold(venue.name), venue.district, venue.parent): venue.code for venue in closed_first
         }
         self._by_name: dict[str, set[str]] = {}
         for venue in register.values():
@@ -134,7 +161,8 @@ class _Planner:
         self._mine: dict[str, Venue] = {}
         self._my_names: dict[str, set[str]] = {}
         self._my_identities: set[Identity] = set()
-        self._taken = {*register, *(cells.get("code", "") for _, cells in rows)}
+        self._file_codes = {cells.get("code", "") for _, cells in rows} - {""}
+        self._taken = {*register, *self._file_codes}
         self._plan = Plan()
 
     def run(self) -> Plan:
@@ -150,7 +178,7 @@ class _Planner:
         """Rows whose parent is named by another row come after it; a cycle is bad."""
         waiting = list(self._rows)
         names = {_fold(cells.get("name", "")) for _, cells in waiting}
-        codes = {cells.get("code", "") for _, cells in waiting} - {""}
+        codes = self._file_codes
         done_names: set[str] = set()
         done_codes: set[str] = set()
         while waiting:
@@ -194,7 +222,8 @@ class _Planner:
         sector = cells.get("sector", "")
         if sector not in SECTORS:
             raise _RowError("sector", f"{sector!r} is not one of {', '.join(SECTORS)}")
-        parent = self._parent(cells.get("parent", ""))
+        given = self._register.get(cells.get("code", ""))
+        parent = self._parent(cells.get("parent", given.parent or "" if given is not None else ""))
         district = cells.get("district", "")
         identity = (_fold(cells.get("name", "")), district, parent)
         code = cells.get("code", "") or self._known.get(identity) or self._new_code()
@@ -202,9 +231,19 @@ class _Planner:
         venue = self._venue(cells, code, sector, parent, old)
         if code in self._mine or identity in self._my_identities:
             raise _RowError("name", "the same venue stands in an earlier row")
+        other = self._register.get(self._known.get(identity, ""))
+        # one that has a row of its own is what that row says
+        if (
+            other is not None
+            and other.code != code
+            and other.code not in self._file_codes
+            and other.closed_at is None
+        ):
+            raise _RowError("code", f"this venue is registered as {other.code}: close that one first")
         if old is not None and old.dwell != venue.dwell:
             raise _RowError(
-                "dwell", f"is {old.dwell} for {code} and never changes: give a new place a new code"
+                "dwell",
+                f"is {old.dwell} for {code} and never changes: close it and import it with a new code",
             )
         if self._circle(venue):
             raise _RowError("parent", "the parents go in a circle")
@@ -236,15 +275,20 @@ class _Planner:
     def _venue(
         self, cells: dict[str, str], code: str, sector: str, parent: str | None, old: Venue | None
     ) -> Venue:
-        default_dwell = old.dwell if old is not None else DEFAULT_DWELL[sector]
+        dwell = _number(cells, "dwell", int)
+        if dwell is None:
+            dwell = old.dwell if old is not None else DEFAULT_DWELL[sector]
+        department = department_of(sector, cells.get("district", ""))  # type: ignore[arg-type]
+        if cells.get("department", "") not in {"", department}:
+            raise _RowError("department", f"is {department} for this sector and district: leave it empty")
         values: dict[str, Any] = {
             "code": code,
             "name": unicodedata.normalize("NFC", cells.get("name", "")),
             "sector": sector,
             "district": cells.get("district", ""),
-            "department": department_of(sector, cells.get("district", "")),  # type: ignore[arg-type]
+            "department": department,
             "parent": parent,
-            "dwell": _number(cells, "dwell", int) or default_dwell,
+            "dwell": dwell,
             "capacity": _number(cells, "capacity", int),
             "opens": cells.get("opens") or None,
             "closes": cells.get("closes") or None,
@@ -252,6 +296,8 @@ class _Planner:
             "lon": _number(cells, "lon", float),
             "closed_at": _closed(cells, old),
         }
+        if old is not None:
+            values |= {name: getattr(old, name) for name in _KEPT if name not in cells}
         try:
             return Venue.model_validate(values)
         except ValidationError as error:
@@ -263,10 +309,10 @@ def _number(cells: dict[str, str], column: str, kind: type[int] | type[float]) -
     text = cells.get(column, "")
     if not text:
         return None
-    try:
-        return kind(text)
-    except ValueError:
-        raise _RowError(column, f"{text!r} is not a {'whole ' if kind is int else ''}number") from None
+    if not (_WHOLE if kind is int else _DECIMAL).fullmatch(text):
+        what = "whole number" if kind is int else "number such as 16.4722"
+        raise _RowError(column, f"{text!r} is not a {what}")
+    return kind(text)
 
 
 def _closed(cells: dict[str, str], old: Venue | None) -> int | None:

@@ -35,6 +35,19 @@ def read_register(settings: Settings) -> dict[str, Venue]:
     return venues
 
 
+def _produced(producer: Producer, settings: Settings, venue: Venue, failed: list[str]) -> bool:
+    try:
+        producer.produce(
+            settings.topic(topics.VENUES),
+            venue.model_dump_json().encode(),
+            venue.code.encode(),
+            on_delivery=lambda error, _: failed.append(error.str()) if error else None,
+        )
+    except BufferError:
+        return False
+    return True
+
+
 def publish_venues(settings: Settings, venues: Iterable[Venue]) -> int:
     """Write venues; the number written. Raises KafkaAwayError unless all were acknowledged."""
     failed: list[str] = []
@@ -51,12 +64,9 @@ def publish_venues(settings: Settings, venues: Iterable[Venue]) -> int:
     )
     count = 0
     for venue in venues:
-        producer.produce(
-            settings.topic(topics.VENUES),
-            venue.model_dump_json().encode(),
-            venue.code.encode(),
-            on_delivery=lambda error, _: failed.append(error.str()) if error else None,
-        )
+        # the client holds 100,000 records: a country's register has more
+        while not _produced(producer, settings, venue, failed):
+            producer.poll(0.1)
         producer.poll(0)
         count += 1
     left = producer.flush(PATIENCE_S + 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from typer.testing import CliRunner
 from deploy.cli.venues import commands
 from deploy.local.memory import environment_of
 from producers.venues.importing import DEFAULT_DWELL, FileError, Plan, plan, rows_of
-from schemas.codes import is_code
+from schemas.codes import check_character, is_code
 from schemas.departments import SECTORS
 from schemas.events import Venue
 from schemas.settings import Settings
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "venues.csv"
+ONE, TWO = ("CDEFHJK" + check_character("CDEFHJK"), "CDEFHJM" + check_character("CDEFHJM"))
 HEAD = b"name,sector,district,parent,dwell,code,closed_at\n"
 
 
@@ -56,6 +58,9 @@ def test_every_sector_has_a_default_dwell() -> None:
         ("X,trade,hue,Y,,,\n", 2, "parent"),
         ("X,trade,hue,,hour,,\n", 2, "dwell"),
         ("X,trade,hue,,721,,\n", 2, "dwell"),
+        ("X,trade,hue,,0,,\n", 2, "dwell"),
+        ("X,trade,hue,,6_0,,\n", 2, "dwell"),
+        ("X,trade,hue,,٦٠,,\n", 2, "dwell"),
         ("X,trade,hue,,,CCCD,\n", 2, "code"),
         ("X,trade,hue,,,,soon\n", 2, "closed_at"),
         ("X,trade,hue,,,,\nx ,trade,hue,,,,\n", 3, "name"),
@@ -75,8 +80,38 @@ def test_a_dwell_never_changes_and_a_name_may() -> None:
     assert planned("X,trade,hue,,61,,\n", registered(first)).bad[0].column == "dwell"
     renamed = planned(f"Y,trade,hue,,60,{code},\n", registered(first))
     assert [venue.name for venue in renamed.changed] == ["Y"]
+    # a new code for the same place, once the old one is closed; then a row without a code is the open one
+    again = f"X,trade,hue,,61,{TWO},\n"
+    assert planned(again, registered(first)).bad[0].column == "code"
+    shut = {code: first.new[0].model_copy(update={"closed_at": 5})}
+    second = planned(again, shut)
+    assert [venue.dwell for venue in second.new] == [61]
+    both = shut | registered(second)
+    assert planned("X,trade,hue,,,,\n", both).unchanged == second.new
     # without a dwell of its own, a row keeps the one that is set
     assert planned(f"X,lodging,hue,,,{code},\n", registered(first)).changed[0].dwell == 60
+
+
+def test_two_venues_may_swap_their_names() -> None:
+    first = planned(f"X,trade,hue,,,{ONE},\nY,trade,hue,,,{TWO},\n")
+    swapped = planned(f"Y,trade,hue,,,{ONE},\nX,trade,hue,,,{TWO},\n", registered(first))
+    assert (swapped.bad, {venue.code: venue.name for venue in swapped.changed}) == ([], {ONE: "Y", TWO: "X"})
+
+
+def test_a_column_that_is_not_there_changes_nothing_and_an_empty_cell_does() -> None:
+    full = plan(rows_of(b"name,sector,district,capacity,opens,lat\nX,trade,hue,40,06:00,16.47\n"), {})
+    few = plan(rows_of(b"name,sector,district\nX,trade,hue\n"), registered(full))
+    assert few.unchanged == full.new
+    emptied = plan(rows_of(b"name,sector,district,capacity,opens,lat\nX,trade,hue\n"), registered(full))
+    assert [(venue.capacity, venue.opens, venue.lat) for venue in emptied.changed] == [(None, None, None)]
+
+
+def test_semicolons_bom_and_a_decimal_comma() -> None:
+    content = "\ufeffname;sector;district;lat\nX;trade;hue;16.47\nY;trade;hue;16,47\n"
+    read = plan(rows_of(content.encode()), {})
+    assert [venue.lat for venue in read.new] == [16.47]
+    assert [(bad.line, bad.column) for bad in read.bad] == [(3, "lat")]
+    assert "16.4722" in read.bad[0].reason
 
 
 def test_a_parent_may_stand_below_its_child() -> None:
@@ -106,12 +141,22 @@ def test_the_commands_on_real_kafka(
     listed = runner.invoke(commands, ["list", "--sector", "lodging", "--csv"])
     assert len(listed.stdout.splitlines()) == 5
     code = listed.stdout.splitlines()[1].split(",")[0]
-    assert runner.invoke(commands, ["close", code, "--at", "2026-01-01"]).exit_code == 0
-    assert "2026-01-01 00:00+07:00" in runner.invoke(commands, ["list", "--csv"]).stdout
+    poster = f"https://truyvet.example/v/{code.lower()}"
+    assert runner.invoke(commands, ["close", poster, "--at", "2026-01-01T00:00:30"]).exit_code == 0
+    assert runner.invoke(commands, ["close", code[:-1], "--at", "2026-01-01"]).exit_code == 2
+    assert "2026-01-01 00:00+07:00" in runner.invoke(commands, ["list"], env={"COLUMNS": "200"}).stdout
+    whole = tmp_path / "whole.csv"
+    whole.write_text(runner.invoke(commands, ["list", "--csv"]).stdout, encoding="utf-8")
+    assert "2026-01-01T00:00:30.000+07:00" in whole.read_text(encoding="utf-8")
+    assert '"unchanged": 40' in runner.invoke(commands, ["import", str(whole), "--json"]).stdout
+    as_json = json.loads(runner.invoke(commands, ["list", "--json"]).stdout)
+    assert {venue["code"]: venue["closed_at"] for venue in as_json}[code] == 1767200430000
+    assert all(Venue.model_validate(venue) for venue in as_json)
     bad = tmp_path / "bad.csv"
-    bad.write_text("name,sector,district\nOK,trade,hue\nX,shop,hue\n", encoding="utf-8")
+    bad.write_text("name,sector,district\nOK,trade,hue\nX,[/red],hue\n", encoding="utf-8")
     refused = runner.invoke(commands, ["import", str(bad)])
-    assert refused.exit_code == 1
+    assert (refused.exit_code, isinstance(refused.exception, SystemExit)) == (1, True)
+    assert "bad.csv line 3, sector: '[/red]' is not one of" in refused.stderr
     assert "OK" not in runner.invoke(commands, ["list", "--csv"]).stdout
     assert runner.invoke(commands, ["import", str(bad), "--skip-bad"]).exit_code == 1
     assert "OK" in runner.invoke(commands, ["list", "--csv"]).stdout
