@@ -75,14 +75,24 @@ def _header_int(headers: Headers, name: str) -> int | None:
     return None
 
 
-def _refuse_constant(name: str) -> Any:
+# only the places of the elements are wanted: a number of 5,000 digits must not fail its neighbours
+_DECODER: Final = json.JSONDecoder(
+    parse_int=lambda _: 0, parse_float=lambda _: 0.0, parse_constant=lambda _: None
+)
+
+
+def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-# only the places of the elements are wanted: a number of 5,000 digits must not fail its neighbours
-_DECODER: Final = json.JSONDecoder(
-    parse_constant=_refuse_constant, parse_int=lambda _: 0, parse_float=lambda _: 0.0
+_STRICT: Final = json.JSONDecoder(
+    parse_int=lambda _: 0, parse_float=lambda _: 0.0, parse_constant=_refuse_constant
 )
+
+
+def _has_constant(value: bytes) -> bool:
+    """Whether NaN or Infinity may stand in it: no JSON, though pydantic's parser takes them."""
+    return b"NaN" in value or b"Infinity" in value
 
 
 def _elements(text: str) -> list[str]:
@@ -121,6 +131,11 @@ def _explain(error: ValidationError) -> tuple[RejectReason, str]:
 
 
 def _one(raw: bytes) -> Scan | tuple[RejectReason, str]:
+    if _has_constant(raw):
+        try:
+            _STRICT.decode(raw.decode())  # the words may stand in a text
+        except (ValueError, RecursionError) as error:
+            return "malformed", str(error)[:_DETAIL_LIMIT]
     try:
         return SCAN.validate_json(raw)
     except ValidationError as error:
@@ -166,6 +181,9 @@ class _Chunk:
 
     def array(self, record: Record) -> None:
         value = record.value or b""
+        if _has_constant(value):
+            self._array_by_element(record, value)
+            return
         try:
             scans = _ARRAY.validate_json(value)
         except ValidationError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -27,13 +28,15 @@ class Listener:
         self.heard: list[object] = []
         self._ready = threading.Event()
         self._stop = threading.Event()
+        self._readings = itertools.count(1)
         self._thread = threading.Thread(target=self._run, args=(settings,))
         self._thread.start()
         assert self._ready.wait(20), self.heard
 
     def _clock(self) -> float:
-        # the idle limit passes at once when the test has heard enough
-        return time.monotonic() + (1e6 if self._stop.is_set() else 0)
+        # the idle limit passes at once when the test has heard enough: from one reading to the next, for the
+        # last record may be noted as heard after the stop
+        return time.monotonic() + (1e6 * next(self._readings) if self._stop.is_set() else 0)
 
     def _run(self, settings: Settings) -> None:
         try:

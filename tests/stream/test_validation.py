@@ -56,6 +56,8 @@ def dumps(value: object) -> bytes:
         (b"7", "malformed"),
         (b"[]", "malformed"),
         (b'"text"', "malformed"),
+        (dumps(scan())[:-1] + b',"x":NaN}', "malformed"),
+        (dumps(scan())[:-1] + b',"x":[-Infinity]}', "malformed"),
         (b"[" * 100_000, "malformed"),
         (dumps([scan()] * 1001), "malformed"),
         (dumps(scan(person=...)), "invalid"),
@@ -94,6 +96,7 @@ def test_a_bad_record_is_rejected_with_its_reason_and_bytes(value: bytes | None,
         {"venue": CLOSED, "scanned_at": NOW - 1001},
         {"kind": "void", "source": "manual", "party": 50, "gateway": "x" * 64},
         {"unknown": [1, {"x": None}]},
+        {"gateway": "NaN", "Infinity": 1},
     ],
 )
 def test_what_is_just_right_is_accepted(changes: dict[str, object]) -> None:
@@ -111,6 +114,17 @@ def test_one_bad_scan_of_an_array_is_rejected_alone_with_its_own_bytes() -> None
         (1, "malformed", bad),
         (2, "malformed", b"7"),
         (3, "unknown_venue", dumps(scan(venue=UNKNOWN))),
+    ]
+
+
+def test_what_is_no_json_in_an_array_harms_only_its_own_element() -> None:
+    """pydantic's parser takes NaN in an ignored field; finding a neighbour's bytes must not fail on it."""
+    odd = dumps(scan())[:-1] + b',"x":NaN}'
+    result = judge(b"[" + dumps(scan()) + b"," + odd + b"," + dumps(scan(venue=UNKNOWN)) + b"]")
+    assert len(result.scans) == 1
+    assert [(bad.index, bad.reason, bad.value) for bad in result.rejected] == [
+        (1, "malformed", odd),
+        (2, "unknown_venue", dumps(scan(venue=UNKNOWN))),
     ]
 
 
