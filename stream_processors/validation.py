@@ -230,10 +230,9 @@ def _parse(records: Sequence[Record]) -> _Chunk:
 
 
 def _parse_singles(chunk: _Chunk, singles: Sequence[Record]) -> None:
+    joined = b"[" + _BETWEEN.join([record.value or b"" for record in singles]) + b"]"
     try:
-        parsed = _JOINED.validate_json(
-            b"[" + _BETWEEN.join([record.value or b"" for record in singles]) + b"]"
-        )
+        parsed = [] if _has_constant(joined) else _JOINED.validate_json(joined)
     except ValidationError:
         parsed = []
     count = len(singles)
