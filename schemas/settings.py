@@ -54,6 +54,14 @@ class Settings(BaseSettings):
     gateway_max_body: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
     public_host: str = "truyvet.example"  # of the URLs in QR codes
 
+    @field_validator("gateway_keys")
+    @classmethod
+    def _names_fit_a_scan(cls, keys: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        # the device's name becomes the scan's `gateway`: a longer one would refuse all its scans later
+        if wrong := [name for name in keys if not 1 <= len(name) <= 64]:
+            raise ValueError(f"a device's name has 1 to 64 characters, not {len(wrong[0])}")
+        return keys
+
     @field_validator("identity_key")
     @classmethod
     def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:

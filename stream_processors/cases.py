@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from schemas.events import Case, CaseRejectReason
+from schemas.problems import first_problem
 from stream_processors.matching import holds
 from stream_processors.metrics import Metrics
 from stream_processors.outputs import DurableProducer, Out
@@ -45,11 +46,8 @@ def read_case_record(record: CaseRecord) -> Case | tuple[CaseRejectReason, str]:
     try:
         case = Case.model_validate_json(record.value)
     except ValidationError as error:
-        problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        detail = f"{place}: {problem['msg']}" if place else problem["msg"]
-        reason: CaseRejectReason = "malformed" if problem["type"] == "json_invalid" else "invalid"
-        return reason, detail[:_DETAIL_LIMIT]
+        not_json = error.errors(include_input=False, include_url=False)[0]["type"] == "json_invalid"
+        return "malformed" if not_json else "invalid", first_problem(error)[:_DETAIL_LIMIT]
     if record.key != case.case_id.encode():
         # compaction goes by the key: another one would lose a version or keep a dead one
         return "invalid", "the record's key must be the case_id"

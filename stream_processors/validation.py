@@ -19,6 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from schemas.codes import is_code
 from schemas.events import MAX_SCANS_PER_RECORD, SCAN, RejectReason, Scan
+from schemas.problems import first_problem
 
 Headers: TypeAlias = Sequence[tuple[str, bytes]]
 
@@ -124,10 +125,11 @@ def _elements(text: str) -> list[str]:
 
 
 def _explain(error: ValidationError) -> tuple[RejectReason, str]:
-    problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    place = ".".join(str(part) for part in problem["loc"])
-    reason: RejectReason = "invalid" if place else "malformed"
-    return reason, f"{place}: {problem['msg']}"[:_DETAIL_LIMIT] if place else problem["msg"][:_DETAIL_LIMIT]
+    text = first_problem(error)[:_DETAIL_LIMIT]
+    # a problem of the whole has no place: not JSON, or no object
+    return (
+        "invalid" if error.errors(include_input=False, include_url=False)[0]["loc"] else "malformed"
+    ), text
 
 
 def _one(raw: bytes) -> Scan | tuple[RejectReason, str]:

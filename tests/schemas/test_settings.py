@@ -76,3 +76,9 @@ def test_a_good_key_is_taken_and_never_printed() -> None:
     settings = load_settings(identity_key="ab" * 32)
     assert settings.identity_key is not None
     assert "abab" not in repr(settings)
+
+
+def test_a_device_whose_name_fits_no_scan_is_refused_at_start() -> None:
+    with pytest.raises(SettingsError, match="TRUYVET_GATEWAY_KEYS"):
+        load_settings(gateway_keys={"d" * 65: "key"})
+    assert load_settings(gateway_keys={"d" * 64: "key"}).gateway_keys
