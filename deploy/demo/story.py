@@ -33,19 +33,21 @@ from schemas.times import format_time
 DAY_MS = 86_400_000
 # A stage that takes longer than this on two cores has stalled: the demo must end and say where.
 PATIENCE_S = 240.0
-_METRICS_OFFSETS = (0, 64, 65, 66)
+_METRICS = 10
+_OFFSETS = (0, 1, 2, 3, 4, *(_METRICS + offset for offset in (0, 64, 65, 66)))
 
 
 def demo_settings(data: Path) -> Settings:
     """A stack of its own: a scratch folder, free ports, fresh keys."""
-    kafka, redis, clickhouse, gateway = engines.free_ports(4)
+    # one free stretch, so that no two of them meet: Kafka's controller takes the port after the broker's
+    base = engines.free_base(_OFFSETS)
     return Settings(
         data=data,
-        kafka_port=kafka,
-        redis_port=redis,
-        clickhouse_port=clickhouse,
-        gateway_port=gateway,
-        metrics_port=engines.free_base(_METRICS_OFFSETS),
+        kafka_port=base,
+        redis_port=base + 2,
+        clickhouse_port=base + 3,
+        gateway_port=base + 4,
+        metrics_port=base + _METRICS,
         identity_key=SecretStr(secrets.token_hex(32)),
         gateway_keys={"demo": SecretStr(secrets.token_urlsafe(24))},
     )
