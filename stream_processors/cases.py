@@ -99,7 +99,7 @@ class Cases:
         self._metrics.cases.labels(reason).inc()
 
     async def _take(self, record: CaseRecord, case: Case) -> None:
-        verdict, standing = await self._store.set_case(case)
+        verdict, standing = await self._store.set_case(case, self._clock_ms())
         if verdict == "conflict":
             await self._reject(record, "conflict", f"version {case.version} was another case before")
             return
@@ -113,8 +113,6 @@ class Cases:
             out = Out(self._topics.cases, standing.to_json(), standing.case_id.encode())
             await self._producer.send([out])
             return
-        if self._store.layout.case_expiry(case) * 1000 <= self._clock_ms():
-            return  # so old that nothing of it is kept: there is nothing left to decide
         venues = await self._venues_of(case)
         _, _, known = await self._store.add_case_venues(case.case_id, venues)
         touches = [Touch(venue, case, persons=None) for venue in {*known, *venues}]

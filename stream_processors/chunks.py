@@ -59,7 +59,12 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             return
         if not self.flow_active:
             # a rebalance began while the fetch was under way: what it brought is fetched again
-            await self.perform_seek()
+            # the recovery after the rebalance seeks again, so a failure here (nothing assigned any more)
+            # must not end the worker
+            try:
+                await self.perform_seek()
+            except Exception as error:
+                self.log.warning("seek during a rebalance: %r", error)
             return
         waiting = [(tp, cut_chunks(batch)) for tp, batch in records.items() if batch]
         while waiting:

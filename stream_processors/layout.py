@@ -115,14 +115,16 @@ class Layout:
         """Hours below this have expired."""
         return (now_ms // 1000 - self._kept_seconds) // 3600 - 1
 
-    def case_expiry(self, case: Case) -> int:
+    def case_expiry(self, case: Case, now_ms: int) -> int:
         """When a case and what stands of it go: one retention after its last marks, so that it can still
-        be withdrawn when they are gone."""
-        return (case.end // MS_PER_MINUTE + case.linger) * 60 + 2 * self._kept_seconds
+        be withdrawn when they are gone. Never soon: a version that moves the window far back, or withdraws
+        with an old one, must outlive what the versions before it published."""
+        by_window = (case.end // MS_PER_MINUTE + case.linger) * 60
+        return max(by_window, now_ms // 1000) + 2 * self._kept_seconds
 
-    def case_record(self, case: Case) -> bytes:
+    def case_record(self, case: Case, now_ms: int) -> bytes:
         """The record of a case that scripts compare."""
-        return b"%08d%012d" % (case.version, self.case_expiry(case)) + case.to_json()
+        return b"%08d%012d" % (case.version, self.case_expiry(case, now_ms)) + case.to_json()
 
 
 def exposure_field(person: str, day: int) -> str:

@@ -18,7 +18,7 @@ from schemas.events import (
     VenueWarning,
     exposure_id,
 )
-from schemas.times import MS_PER_MINUTE, day_name, day_start
+from schemas.times import MS_PER_MINUTE, day_name, day_start, local_day
 from stream_processors.matching import (
     MARGIN,
     Decision,
@@ -29,12 +29,13 @@ from stream_processors.matching import (
     days_changed,
     days_of,
     decide,
+    infectious_of,
     own_presences,
     window,
 )
 from stream_processors.metrics import Metrics
 from stream_processors.outputs import Out, TransactionalProducer
-from stream_processors.presence import Interval, Mark, linger
+from stream_processors.presence import Interval, Mark, cut
 from stream_processors.store import Store
 from stream_processors.touches import Touch, gather, touched_records
 from stream_processors.venues import VenueTable
@@ -44,6 +45,8 @@ from stream_processors.venues import VenueTable
 _DAYS_AT_A_TIME: Final = 4
 # Matches of one chunk that wait for Redis at the same time.
 _CONCURRENT: Final = 16
+# A gateway's clock may be ahead of ours by this much, not more.
+_DAYS_AHEAD: Final = 33
 # A bucket that expires while it is being read must be frozen already.
 _FREEZE_EARLY_S: Final = 120
 
@@ -163,6 +166,9 @@ class Matcher:
         out += touched_records(self._topics.touched, news)
         if out:
             await asyncio.to_thread(producer.send, out)  # (4)
+        # only now: remembered before it is sent, a venue would be forgotten by a crash in between
+        for touch in news:
+            await self._store.add_case_venues(touch.case.case_id, [touch.venue])
         await asyncio.gather(  # (5)
             *(
                 self._store.clear_pending(item.venue.code, item.case.case_id, item.decision)
@@ -192,8 +198,6 @@ class Matcher:
 
     async def _match(self, touch: Touch) -> tuple[list[_Pending], list[Touch]]:
         """Steps (1) to (3) of one venue and case; days are decided a few at a time."""
-        if self._store.layout.case_expiry(touch.case) * 1000 <= self._clock_ms():
-            return [], []  # nothing of it is kept any more
         venue = self._venues.get(touch.venue)
         case, days, news = touch.case, set[int](), list[Touch]()
         if touch.minutes is not None:
@@ -202,12 +206,20 @@ class Matcher:
             first = await self._store.set_flag(touch.venue, case, None, (), self._clock_ms())  # (1)
             case = first.case
             news = await self._new_descendants(touch.venue, case)
+            # once more, now that the flag is set: a scan that came before it has a registered venue
+            venue = venue or self._venues.get(touch.venue)
             if venue is None:
                 return [], news  # no marks yet: its first scan will find the flag
-            infectious = linger(await self._own(venue, case), case.linger)
+            mine = await self._own(venue, case)
+            infectious = infectious_of(case, mine)
+            if case.person is None:  # whatever window it names, only what is kept can be decided
+                kept = self._kept(*window(case))
+                infectious = cut(infectious, kept.start * 60, kept.stop * 60 + case.linger)
             days = days_of(infectious) | {day for _, day in first.standing} | set(first.warned)
         pending: list[_Pending] = []
-        for run in _runs(days, _DAYS_AT_A_TIME):
+        # a forged arrival can lie in the year 9999: nothing is decided so far ahead
+        latest = local_day(self._clock_ms() // MS_PER_MINUTE) + _DAYS_AHEAD
+        for run in _runs((day for day in days if day <= latest), _DAYS_AT_A_TIME):
             decided = await self._decide(touch, venue, case, run)
             if decided is not None:
                 pending.append(decided)
@@ -222,8 +234,8 @@ class Matcher:
         below = self._venues.register.descendants(code)
         if not below:
             return []
-        _, added, _ = await self._store.add_case_venues(case.case_id, sorted(below))
-        return [Touch(venue, case, persons=None) for venue in added]
+        _, _, known = await self._store.add_case_venues(case.case_id, [])
+        return [Touch(venue, case, persons=None) for venue in sorted(below - set(known))]
 
     async def _own(self, venue: Venue, case: Case) -> list[Interval]:
         marks: list[Mark] = []

@@ -119,6 +119,14 @@ def own_presences(case: Case, marks: Iterable[Mark], dwell: int) -> list[Interva
     return cut(presences(marks, dwell), start, end)
 
 
+def infectious_of(case: Case, mine: Sequence[Interval]) -> list[Interval]:
+    """When the place is infectious: presences with linger; of a place-time [from, to + linger)."""
+    if case.person is None and case.status == "confirmed":
+        start, end = window(case)
+        return [(start, end + case.linger)] if start < end + case.linger else []
+    return linger(mine, case.linger)
+
+
 def days_of(intervals: Iterable[Interval]) -> set[int]:
     """The local days that the intervals meet."""
     return {day for start, end in intervals for day in range(local_day(start), local_day(end - 1) + 1)}
@@ -179,7 +187,7 @@ def decide(snapshot: Snapshot, now_ms: int) -> Decision:
     own = case.person
     own_marks = snapshot.marks.get(own, ()) if own is not None else ()
     mine = own_presences(case, own_marks, snapshot.dwell)
-    infectious = linger(mine, case.linger)
+    infectious = infectious_of(case, mine)
     evidence = {day: _count(own_marks, day) for day in snapshot.days}
 
     exposures: dict[Key, Standing] = {}

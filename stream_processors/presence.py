@@ -62,7 +62,7 @@ def presences(marks: Iterable[Mark], dwell: int) -> list[Interval]:
 
 def cut(intervals: Iterable[Interval], start: int, end: int) -> list[Interval]:
     """What of the intervals lies in [start, end)."""
-    return [(max(a, start), min(b, end)) for a, b in intervals if a < end and b > start]
+    return [(max(a, start), min(b, end)) for a, b in intervals if max(a, start) < min(b, end)]
 
 
 def linger(intervals: Iterable[Interval], minutes: int) -> list[Interval]:

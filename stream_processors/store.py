@@ -203,13 +203,13 @@ class Store:
 
     # --- a case -------------------------------------------------------------------------------
 
-    async def set_case(self, case: Case) -> tuple[CaseVerdict, Case]:
+    async def set_case(self, case: Case, now_ms: int) -> tuple[CaseVerdict, Case]:
         """First step: what becomes of this version, and the case that stands."""
         layout = self.layout
         verdict, record = await self._run(
             "set_case",
             [layout.case(case.case_id)],
-            [layout.case_record(case), case.subject, layout.case_expiry(case)],
+            [layout.case_record(case, now_ms), case.subject, layout.case_expiry(case, now_ms)],
         )
         return verdict.decode(), read_case(record)
 
@@ -220,7 +220,12 @@ class Store:
         entries = await self._run(
             "set_person_case",
             [layout.cases(case.person), layout.index(case.person)],
-            [case.case_id, layout.case_record(case), layout.case_expiry(case), now_ms // 1000],
+            [
+                case.case_id,
+                layout.case_record(case, now_ms),
+                layout.case_expiry(case, now_ms),
+                now_ms // 1000,
+            ],
         )
         return [read_index_entry(entry) for entry in entries]
 
@@ -245,7 +250,13 @@ class Store:
         reply = await self._run(
             "set_flag",
             [layout.flags(venue), layout.entries(venue, case.case_id)],
-            [case.case_id, layout.case_record(case), layout.case_expiry(case), now_ms // 1000, *wanted],
+            [
+                case.case_id,
+                layout.case_record(case, now_ms),
+                layout.case_expiry(case, now_ms),
+                now_ms // 1000,
+                *wanted,
+            ],
         )
         standing: dict[Key, Standing] = {}
         warned: dict[int, Warned] = {}

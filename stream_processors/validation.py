@@ -21,7 +21,7 @@ from schemas.codes import is_code
 from schemas.events import MAX_SCANS_PER_RECORD, SCAN, RejectReason, Scan
 from schemas.problems import first_problem
 
-Headers: TypeAlias = Sequence[tuple[str, bytes]]
+Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 
 FUTURE_TOLERANCE_MS: Final = 5 * 60_000
 _SPACE: Final = b" \t\r\n"
@@ -71,7 +71,7 @@ class Validated:
 
 def _header_int(headers: Headers, name: str) -> int | None:
     for key, value in headers:
-        if key == name and re.fullmatch(rb"[0-9]{1,15}", value):
+        if key == name and value is not None and re.fullmatch(rb"[0-9]{1,15}", value):
             return int(value)
     return None
 
@@ -263,6 +263,7 @@ def validate(
     venues = closed_at(list({scan["venue"] for scan in chunk.scans}))
     result = Validated(rejected=chunk.rejected)
     scans, arrivals = result.scans, result.arrivals
+    elements: dict[int, list[str]] = {}
     for position, scan in enumerate(chunk.scans):
         record, index = chunk.origins[position]
         arrival = scan.get("received_at")
@@ -279,7 +280,7 @@ def validate(
             arrivals.append(arrival)
             continue
         reason, detail = _why(scan, venues, arrival, retention_ms)
-        raw = chunk.raws[position] or _raw_of(record, index)
+        raw = chunk.raws[position] or _raw_of(record, index, elements)
         attempts = (_header_int(record.headers, "attempts") or 0) + 1
         result.rejected.append(Rejected(raw, reason, detail, record.offset, index, arrival, attempts))
     return result
@@ -301,9 +302,11 @@ def _why(
     return "in_future", f"scanned {scan['scanned_at'] - arrival} ms after it arrived"
 
 
-def _raw_of(record: Record, index: int) -> bytes:
+def _raw_of(record: Record, index: int, elements: dict[int, list[str]]) -> bytes:
     """The original bytes of a scan that parsed: the record's, or those of its element of the array."""
     value = cast(bytes, record.value)  # it parsed
     if value.lstrip(_SPACE)[:1] != b"[":
         return value
-    return _elements(value.decode())[index].encode()
+    if record.offset not in elements:  # an array is taken apart once, however many of it are rejected
+        elements[record.offset] = _elements(value.decode())
+    return elements[record.offset][index].encode()

@@ -149,6 +149,18 @@ def test_a_place_time_needs_no_marks_of_a_case() -> None:
     )
 
 
+def test_a_window_within_one_minute() -> None:
+    within = person_case(linger=60, start=NOON, end=NOON + 1).model_copy(
+        update={"infectious_to": NOON * 60_000 + 1}
+    )
+    assert not decide(snapshot(within, TOGETHER), NOW).exposures  # no minute of the person's is in it
+    fields = {"case_id": "p", "version": 1, "status": "confirmed", "venue": "CCCC", "linger": 20}
+    place = Case.model_validate(fields | {"from": NOON * 60_000, "to": NOON * 60_000 + 1})
+    found = decide(snapshot(place, {CONTACT: [(NOON - 5, IN)]}), NOW)
+    assert found.exposures[CONTACT, DAY].minutes == 20  # [from, to + linger)
+    assert found.warnings[DAY].presences == ()
+
+
 def test_a_frozen_day_is_decided_by_its_entry_alone() -> None:
     entry = Standing((1 << 32) + 2, "exposed", NOON + 30, NOON + 60, 30)
     frozen = {"standing": {(CONTACT, DAY): entry}, "frozen": frozenset([DAY])}

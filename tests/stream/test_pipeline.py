@@ -130,6 +130,19 @@ def test_a_place_time_covers_stalls_also_new_ones(here: Installation) -> None:
     assert here.exposed() == {}
 
 
+def test_a_version_with_a_window_long_ago_still_ends_what_stands(here: Installation) -> None:
+    venue, at = here.venue(), noon_before_yesterday()
+    here.scan(INDEX, venue, at)
+    here.scan(CONTACT, venue, at + 30 * MINUTE)
+    here.settle(["ingest"])
+    here.case(**window(at))
+    here.settle(["cases", "matcher"])
+    assert here.exposed() == {("k1", CONTACT, venue): 30}
+    here.case(version=2, status="withdrawn", person=INDEX, infectious_from=0, infectious_to=60_000)
+    here.settle(["cases", "matcher"])
+    assert here.exposed() == {}
+
+
 def test_refused_cases_say_why(here: Installation) -> None:
     at = noon_before_yesterday()
     case = here.case(version=2, **window(at))

@@ -118,7 +118,7 @@ def test_entries_are_read_as_written() -> None:
 
 def test_records_of_higher_versions_are_greater_texts() -> None:
     layout = Layout(16, 30)
-    records = [layout.case_record(case(version)) for version in (1, 9, 10, 999_999, 1_000_000)]
+    records = [layout.case_record(case(version), 0) for version in (1, 9, 10, 999_999, 1_000_000)]
     assert [record[:8] for record in records] == sorted(record[:8] for record in records)
     assert read_case(records[2]) == case(10)
 
@@ -128,7 +128,7 @@ def test_what_is_kept_outlives_the_retention() -> None:
     hour = 480_000
     assert layout.bucket_expiry(hour) == (hour + 1) * 3600 + 35 * 86_400
     assert layout.oldest_hour(layout.bucket_expiry(hour) * 1000) >= hour
-    assert layout.case_expiry(case()) > layout.bucket_expiry(1_700_100_000 // 3600)
+    assert layout.case_expiry(case(), 0) > layout.bucket_expiry(1_700_100_000 // 3600)
     same_slot = {key.split("}")[0][2:] for key in (layout.bucket("CCCC", 1), layout.flags("CCCC"))}
     assert same_slot == {layout.entries("CCCC", "k").split("}")[0][2:]}
     assert layout.person_keys("a" * 16) == (layout.index("a" * 16), layout.cases("a" * 16))

@@ -136,6 +136,12 @@ def test_arrival_is_received_at_then_the_header_then_the_timestamp() -> None:
     assert judge(own, headers=[("arrival", str(NOW).encode())]).arrivals == [NOW - 2 * DAY]
 
 
+def test_headers_without_a_value_are_passed_over() -> None:
+    records = [Record(b"{", 0, NOW, [("arrival", None), ("attempts", None)])]
+    rejected = validate(records, closed_at, 30 * DAY).rejected
+    assert [(bad.arrival, bad.attempts) for bad in rejected] == [(NOW, 1)]
+
+
 def test_a_replay_counts_its_attempts() -> None:
     first = judge(b"{")
     assert first.rejected[0].attempts == 1
