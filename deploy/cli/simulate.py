@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from deploy.cli.output import CALL_WRONG, SERVER_AWAY, JsonFlag, err, fail, out, plain_errors, print_json
 from deploy.cli.register import kafka_errors
 from producers.publisher import Publisher
+from producers.simulator.province import MOST_PEOPLE, MOST_VENUES
 from producers.simulator.stream import Shares, Stream
 from producers.simulator.truth import write_truth
 from producers.venues.register import publish_venues
@@ -73,16 +74,16 @@ def simulate(
     target: Annotated[Path | None, typer.Option("--out", help="Write JSON lines to this file.")] = None,
     topic: Annotated[bool, typer.Option("--to-topic", help="Publish to Kafka, venues first.")] = False,
     truth: Annotated[Path | None, typer.Option(help="Folder for what must come out of it.")] = None,
-    people: Annotated[int, typer.Option(min=1)] = 350_000,
-    venues: Annotated[int, typer.Option(min=10)] = 900,
+    people: Annotated[int, typer.Option(min=1, max=MOST_PEOPLE)] = 350_000,
+    venues: Annotated[int, typer.Option(min=10, max=MOST_VENUES, help="Stalls and wards included.")] = 900,
     days: Annotated[int, typer.Option(min=1, max=28, help="That end at --end.")] = 14,
     scans: Annotated[
         int, typer.Option(min=1, help="Good scans; repeated and broken come on top.")
     ] = 1_000_000,
     seed: Annotated[int, typer.Option(min=0)] = 2021,
     end: Annotated[str | None, typer.Option(help="ISO 8601, local; default: now.")] = None,
-    check_outs: Annotated[float, typer.Option()] = Shares.check_outs,
-    from_venue: Annotated[float, typer.Option(help="Venue scans the card.")] = Shares.from_venue,
+    check_outs: Annotated[float, typer.Option(help="Share of the visits.")] = Shares.check_outs,
+    from_venue: Annotated[float, typer.Option(help="The venue scans the card.")] = Shares.from_venue,
     duplicates: Annotated[float, typer.Option(help="The same mark by another scan.")] = Shares.duplicates,
     retries: Annotated[float, typer.Option(help="The same scan again.")] = Shares.retries,
     out_of_order: Annotated[float, typer.Option(help="Minutes late.")] = Shares.out_of_order,
@@ -93,7 +94,8 @@ def simulate(
 ) -> None:
     """Scans of a province with habits, in the order of their arrival.
 
-    The same seed and end give the same bytes.
+    The same seed and end give the same bytes. As many of the people are out and about as the wanted scans
+    need, each with a day of their own: work or school, markets, hotels, hospitals, more before Tết.
     """
     if (target is None) == (not topic):
         fail("say where to: --out FILE or --to-topic", CALL_WRONG)
@@ -113,16 +115,18 @@ def simulate(
             people=people, venues=venues, days=days, scans=scans, end_ms=end_ms, seed=seed, shares=shares
         )
         settings = load_settings()
-    found = stream.truth()
     with plain_errors(OSError):
         if truth is not None:
-            write_truth(truth, found, stream.province.venues)
+            truth.mkdir(parents=True, exist_ok=True)  # a wrong folder is told now, not after a million scans
         with progress_bar() as progress:
             if target is not None:
                 _to_file(stream, target, progress)
             else:
                 with kafka_errors():
                     to_topic(stream, settings, progress)
+        found = stream.truth()
+        if truth is not None:
+            write_truth(truth, found, stream.province.venues)
     summary = {"scans": len(stream), "marks": len(found.minute), "rejected": found.rejected, "venues": venues}
     if json:
         print_json(summary)

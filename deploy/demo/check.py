@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from clickhouse_driver import Client
 
 from deploy.demo.oracle import Exposed, ExposureKey, World
+from lookups.answers import Contact
 from schemas.events import Exposure
 
 
@@ -75,17 +76,8 @@ def check_rejected(client: Client, world: World) -> list[Line]:
     ]
 
 
-def check_exposures(
-    what: str, expected: Mapping[ExposureKey, Exposed], newest: Mapping[str, Exposure]
-) -> Line:
-    """What stands exposed on the topic: exactly those that the oracle names, with its minutes and times."""
-    found = {
-        (exposure.case_id, exposure.person, exposure.venue, exposure.date): Exposed(
-            exposure.first, exposure.last, exposure.minutes
-        )
-        for exposure in newest.values()
-        if exposure.status == "exposed"
-    }
+def compare(what: str, expected: Mapping[ExposureKey, Exposed], found: Mapping[ExposureKey, Exposed]) -> Line:
+    """Whom the oracle names and whom the system does, with the times and minutes of each."""
     both = expected.keys() & found.keys()
     return Line(
         what,
@@ -95,3 +87,28 @@ def check_exposures(
         len(found.keys() - expected.keys()),
         sum(expected[key] != found[key] for key in both),
     )
+
+
+def check_exposures(what: str, expected: Mapping[ExposureKey, Exposed], newest: Iterable[Exposure]) -> Line:
+    """What stands exposed on the topic, given the newest version of each exposure."""
+    found = {
+        (exposure.case_id, exposure.person, exposure.venue, exposure.date): Exposed(
+            exposure.first, exposure.last, exposure.minutes
+        )
+        for exposure in newest
+        if exposure.status == "exposed"
+    }
+    return compare(what, expected, found)
+
+
+def check_contacts(
+    what: str, case_id: str, expected: Mapping[ExposureKey, Exposed], contacts: Iterable[Contact]
+) -> Line:
+    """What a lookup answered."""
+    found = {
+        (case_id, contact.person, contact.venue.code, contact.date): Exposed(
+            contact.first, contact.last, contact.minutes
+        )
+        for contact in contacts
+    }
+    return compare(what, expected, found)

@@ -46,16 +46,23 @@ MarkRow = tuple[str, str, int, int]  # person, venue, minute, kind
 class World:
     """The marks and venues of a simulation, and marks that were added by hand."""
 
-    def __init__(self, folder: Path, more: Iterable[MarkRow] = ()) -> None:
+    def __init__(self, folder: Path) -> None:
         with np.load(folder / "marks.npz") as marks:
-            self._person = marks["person"]
-            self._venue = marks["venue"]
-            self._minute = marks["minute"]
-            self._kind = marks["kind"]
+            # by venue, so that what happened at one lies together
+            order = np.argsort(marks["venue"], kind="stable")
+            self._person = marks["person"][order]
+            self._venue = marks["venue"][order].astype(np.int64)
+            self._minute = marks["minute"][order].astype(np.int64)
+            self._kind = marks["kind"][order]
         self._venues = json.loads((folder / "venues.json").read_text(encoding="utf-8"))
+        self._from = np.searchsorted(self._venue, np.arange(len(self._venues) + 1))
         self._number = {venue["code"]: number for number, venue in enumerate(self._venues)}
         self.rejected: dict[str, int] = json.loads((folder / "rejected.json").read_text(encoding="utf-8"))
-        self._more = set(more)
+        self._more: set[MarkRow] = set()
+
+    def add(self, marks: Iterable[MarkRow]) -> None:
+        """Marks that were made by hand after the simulation."""
+        self._more.update(marks)
 
     def marks(self) -> set[tuple[int, int, int, int]]:
         """Every distinct mark: (person as a number, number of the venue, minute, kind)."""
@@ -76,11 +83,22 @@ class World:
         """How many venues there are; their numbers count from 0."""
         return len(self._venues)
 
-    def frequent(self, start: int, end: int, count: int) -> list[str]:
-        """The persons with the most marks between two minutes, at most `count`."""
-        inside = (self._minute >= start) & (self._minute < end)
-        persons, marks = np.unique(self._person[inside], return_counts=True)
-        return [f"{int(person):016x}" for person in persons[np.argsort(-marks, kind="stable")][:count]]
+    def company(self, start: int, end: int) -> list[tuple[str, int, int]]:
+        """Who has marks between two minutes: (person, how many, how many others have some in the same hours
+        at the same venues, once for each hour), most marks first.
+
+        A guess at whom somebody meets, without the rules of presence.
+        """
+        inside = np.flatnonzero((self._minute >= start) & (self._minute < end))
+        persons, who = np.unique(self._person[inside], return_inverse=True)
+        _, where = np.unique(self._venue[inside] << 32 | self._minute[inside] // 60, return_inverse=True)
+        pairs = np.unique(where * max(1, len(persons)) + who)
+        there, person = pairs // max(1, len(persons)), pairs % max(1, len(persons))
+        crowd = np.bincount(there)
+        others = np.bincount(person, weights=crowd[there] - 1).astype(np.int64)
+        marks = np.bincount(who)
+        order = np.argsort(-marks, kind="stable")
+        return [(f"{int(persons[at]):016x}", int(marks[at]), int(others[at])) for at in order]
 
     def code(self, number: int) -> str:
         """The code of a venue's number."""
@@ -89,7 +107,9 @@ class World:
     def at(self, venue: str, start: int, end: int) -> dict[str, list[tuple[int, int]]]:
         """Marks at a venue between two minutes, by person."""
         number = self._number[venue]
-        here = np.flatnonzero((self._venue == number) & (self._minute >= start) & (self._minute < end))
+        first, last = self._from[number], self._from[number + 1]
+        minutes = self._minute[first:last]
+        here = first + np.flatnonzero((minutes >= start) & (minutes < end))
         found: dict[str, list[tuple[int, int]]] = {}
         for row in here.tolist():
             mark = (int(self._minute[row]), int(self._kind[row]))

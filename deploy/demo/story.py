@@ -5,20 +5,26 @@ from __future__ import annotations
 import secrets
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import orjson
 from pydantic import SecretStr
+from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from deploy.cli.simulate import progress_bar, to_topic
-from deploy.demo.check import Line, check_exposures, check_marks, check_rejected
+from deploy.demo.check import Line, check_contacts, check_exposures, check_marks, check_rejected
+from deploy.demo.choice import DAY_MS, person_case, place_case
 from deploy.demo.oracle import CaseTruth, Exposed, ExposureKey, World, exposures
-from deploy.demo.watch import Alerts, lag, wait_until
+from deploy.demo.watch import Alerts, archived, lag, wait_until
 from deploy.local import engines
 from deploy.local.stack import Stack
+from lookups.answers import Window
 from lookups.archive import Lookups
 from lookups.connection import connect
 from producers.cases import make_case, publish_case
@@ -26,13 +32,19 @@ from producers.publisher import Publisher
 from producers.simulator.stream import Shares, Stream
 from producers.simulator.truth import write_truth
 from schemas import topics
+from schemas.departments import department_name
 from schemas.events import Case
 from schemas.settings import Settings
 from schemas.times import format_time
 
-DAY_MS = 86_400_000
+T = TypeVar("T")
+
 # A stage that takes longer than this on two cores has stalled: the demo must end and say where.
 PATIENCE_S = 240.0
+# Nothing under way for so long, and what was expected has not come: it will not.
+QUIET_S = 5.0
+# Rows of a long list that a reader wants to see.
+SHOWN = 5
 _METRICS = 10
 _OFFSETS = (0, 1, 2, 3, 4, *(_METRICS + offset for offset in (0, 64, 65, 66)))
 
@@ -58,18 +70,18 @@ def _clock_ms() -> int:
 
 
 class Story:
-    """One run. `run` returns the checks."""
+    """One run, act by act; `report` says whether all was equal."""
 
     def __init__(self, settings: Settings, console: Console) -> None:
         self._settings = settings
         self._console = console
         self._began = time.monotonic()
         self._lines: list[Line] = []
-        self._records = 1  # the most that ingest has lagged behind
-        self._truth: list[CaseTruth] = []
+        self._cases: list[CaseTruth] = []
+        self._expected: dict[str, dict[ExposureKey, Exposed]] = {}  # by case
 
     def _say(self, text: str) -> None:
-        self._console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/dim]  {text}")
+        self._console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/dim]  {text}", soft_wrap=True)
 
     def _title(self, vietnamese: str, english: str) -> None:
         self._console.rule(f"[bold]{vietnamese}[/bold] · {english}", align="left")
@@ -88,137 +100,103 @@ class Story:
         stream = Stream(
             people=people, venues=900, days=14, scans=scans, end_ms=_clock_ms(), seed=seed, shares=Shares()
         )
-        self._folder = self._settings.data / "truth"
-        truth = stream.truth()
-        write_truth(self._folder, truth, stream.province.venues)
         self._names = {venue.code: venue.name for venue in stream.province.venues}
-        self._world = World(self._folder)
-        self._say(f"{people:,} people, 900 venues, {len(stream):,} scans of 14 days")
+        self._say(
+            f"{people:,} people, {len(self._names)} venues, {len(stream):,} scans of 14 days: "
+            "twice sent, late, out of order and broken ones among them"
+        )
         began = time.monotonic()
         with progress_bar() as progress:
             to_topic(stream, self._settings, progress)
-            task = progress.add_task("ingested", total=len(stream), rate="")
-
-            def ingested() -> bool:
-                left = lag(self._settings, "ingest")
-                if left is not None:
-                    # a record holds many scans: the share of records stands for that of scans
-                    total = max(self._records, left)
-                    self._records = total
-                    done = len(stream) * (total - left) / total if total else len(stream)
-                    rate = done / (time.monotonic() - began)
-                    progress.update(task, completed=done, rate=f"{rate:,.0f}/s")
-                return left == 0
-
-            wait_until(ingested, "ingest of all scans", PATIENCE_S)
+            self._follow_ingest(len(stream), began, progress)
         seconds = time.monotonic() - began
-        self._say(f"published and ingested in {seconds:.1f} s: {len(stream) / seconds:,.0f} scans/s")
+        self._say(
+            f"[bold]published and ingested in {seconds:.1f} s: {len(stream) / seconds:,.0f} scans/s[/bold]"
+        )
+        folder = self._settings.data / "truth"
+        write_truth(folder, stream.truth(), stream.province.venues)
+        self._world = World(folder)
 
     def person_case(self, alerts: Alerts) -> None:
         """Somebody is confirmed; whom did they meet?"""
         self._title("Ca bệnh xác định", "a case is confirmed")
-        person, expected = self._index_case()
-        truth = self._truth[-1]
+        truth, expected = person_case(self._world, _clock_ms())
+        self._cases.append(truth)
         since, until = format_time(truth.start), format_time(truth.end)
-        self._say(f"{truth.case_id}: person {person}, infectious from {since} to {until}")
-        seconds = self._publish_and_wait(
-            alerts,
-            make_case(
-                case_id=truth.case_id,
-                version=1,
-                status="confirmed",
-                person=person,
-                infectious_from=truth.start,
-                infectious_to=truth.end,
-            ),
-            len(expected),
+        self._say(f"{truth.case_id}: person {truth.person}, infectious from {since} to {until}")
+        case = make_case(
+            case_id=truth.case_id,
+            version=1,
+            status="confirmed",
+            person=truth.person,
+            infectious_from=truth.start,
+            infectious_to=truth.end,
         )
-        self._say(f"{len(expected)} exposures; [bold]case → last exposure: {seconds * 1000:,.0f} ms[/bold]")
-        self._show_exposures(alerts, truth.case_id)
+        self._confirm(alerts, case, expected)
 
     def place_case(self, alerts: Alerts) -> None:
         """The authority declares a place and time: a market with its stalls."""
         self._title("Mốc dịch tễ", "a place and time is declared")
-        market, start = self._market()
-        truth = CaseTruth("DEMO-PLACE", start, start + 3 * 3_600_000, venue=market)
-        self._truth.append(truth)
-        expected = exposures(self._world, truth)
+        truth = place_case(self._world, self._names, _clock_ms())
+        self._cases.append(truth)
+        market = truth.venue or ""
         stalls = len(self._world.below(market)) - 1  # the first is the market itself
-        self._say(f"{escape(self._names[market])} with {stalls} stalls, from {format_time(start)}, 3 hours")
-        seconds = self._publish_and_wait(
-            alerts,
-            make_case(
-                case_id=truth.case_id,
-                version=1,
-                status="confirmed",
-                venue=market,
-                **{"from": truth.start, "to": truth.end},
-            ),
-            len(expected),
+        since, until = format_time(truth.start), format_time(truth.end)
+        self._say(
+            f"{truth.case_id}: {escape(self._names[market])} with {stalls} stalls, from {since} to {until}"
         )
-        self._say(f"{len(expected)} exposures; declaration → last exposure: {seconds * 1000:,.0f} ms")
+        case = make_case(
+            case_id=truth.case_id,
+            version=1,
+            status="confirmed",
+            venue=market,
+            **{"from": truth.start, "to": truth.end},
+        )
+        self._confirm(alerts, case, exposures(self._world, truth))
 
     def late_scan(self, alerts: Alerts) -> None:
         """A phone that was offline for days sends its scan now."""
         self._title("Lượt quét đến trễ", "a scan arrives days late")
-        truth = self._truth[0]
-        first = min(exposures(self._world, truth).items(), key=lambda item: item[1].first)
-        (_, _, venue, _), exposed = first
+        truth = self._cases[0]
+        (_, _, venue, _), met = min(self._expected[truth.case_id].items(), key=lambda item: item[1].first)
         person = f"{secrets.randbits(62) | 1 << 63:016x}"
-        at = exposed.first
-        scan = {"scan_id": str(uuid.uuid4()), "person": person, "venue": venue, "scanned_at": at}
+        scan = {"scan_id": str(uuid.uuid4()), "person": person, "venue": venue, "scanned_at": met.first}
+        known = len(alerts.news())
+
+        def raised() -> float | None:
+            times = [when for when, exposure in alerts.news(known) if exposure.person == person]
+            return times[0] if times else None
+
         began = time.monotonic()
         with Publisher(self._settings.kafka_address, self._settings.topic(topics.SCANS)) as publisher:
             publisher.submit([orjson.dumps(scan)]).result(30)
-            wait_until(
-                lambda: any(exposure.person == person for exposure in alerts.snapshot().values()),
-                "the late scan's exposure",
-                30,
-            )
-            seconds = time.monotonic() - began
-        self._world = World(self._folder, [(person, venue, at // 60_000, 0)])
-        days = (_clock_ms() - at) / DAY_MS
-        self._say(
-            f"{person} was at {escape(self._names[venue])} {days:.1f} days ago; "
-            f"[bold]late scan → exposure: {seconds * 1000:,.0f} ms[/bold]"
-        )
+        self._settle(lambda: raised() is not None)
+        self._world.add([(person, venue, met.first // 60_000, 0)])
+        for case in self._cases:
+            self._expected[case.case_id] = exposures(self._world, case)
+        days = (_clock_ms() - met.first) / DAY_MS
+        self._say(f"{person} was at {escape(self._names[venue])} {days:.1f} days ago; the scan comes now")
+        alerted = raised()
+        if alerted is None:
+            self._say("[red]no exposure came: the check will tell more[/red]")
+        else:
+            self._say(f"[bold]late scan → exposure: {(alerted - began) * 1000:,.0f} ms[/bold]")
+        self._count_exposures("exposures of both cases", alerts)
 
     def look(self) -> None:
         """What tracers ask the archive."""
-        self._title("Tra cứu", "lookups")
+        self._title("Tra cứu", "lookups in the archive")
+        wait_until(lambda: archived(self._settings), "the archive of everything", PATIENCE_S)
         client = connect(self._settings.clickhouse_url)
-        asked = Lookups(client, _clock_ms, "demo")
-        truth = self._truth[0]
-        wait_until(self._archived, "archive of all visits", PATIENCE_S)
-        began = time.monotonic()
-        contacts = asked.contacts_of_case(truth.case_id)
-        took = (time.monotonic() - began) * 1000
-        table = Table(
-            title=f"contacts of {truth.case_id}: {len(contacts)} in {took:.0f} ms", title_justify="left"
-        )
-        for heading in ("person", "place", "date", "minutes"):
-            table.add_column(heading)
-        for contact in contacts[:5]:
-            table.add_row(contact.person, escape(contact.venue.name), contact.date, str(contact.minutes))
-        self._console.print(table)
-        client.disconnect()
-
-    def check(self, alerts: Alerts) -> None:
-        """Count everything twice."""
-        self._title("Kiểm tra", "the oracle counts")
-        wait_until(self._archived, "archive of all visits", PATIENCE_S)
-        client = connect(self._settings.clickhouse_url)
-        self._lines.append(check_marks(client, self._world))
-        self._lines += check_rejected(client, self._world)
-        client.disconnect()
-        self._lines.append(
-            check_exposures("exposures, both cases and the late scan", self._expected(), alerts.snapshot())
-        )
+        try:
+            self._ask(Lookups(client, _clock_ms, "demo"))
+        finally:
+            client.disconnect()
 
     def withdraw(self, alerts: Alerts) -> None:
         """The test was wrong: the case is withdrawn, and so is every exposure of it."""
         self._title("Thu hồi ca bệnh", "the case is withdrawn")
-        truth = self._truth.pop(0)
+        truth = self._cases.pop(0)
         case = make_case(
             case_id=truth.case_id,
             version=2,
@@ -227,17 +205,32 @@ class Story:
             infectious_from=truth.start,
             infectious_to=truth.end,
         )
-        seconds = self._publish_and_wait(alerts, case, 0)
-        self._say(f"every exposure of {truth.case_id} is withdrawn, in {seconds * 1000:,.0f} ms")
-        self._lines.append(
-            check_exposures("exposures after the withdrawal", self._expected(), alerts.snapshot())
+        known, began = len(alerts.news()), time.monotonic()
+        publish_case(self._settings, case)
+        self._settle(lambda: not alerts.exposed(truth.case_id))
+        came = [when - began for when, exposure in alerts.news(known) if exposure.status == "withdrawn"]
+        self._say(
+            f"[bold]{len(came)} exposures withdrawn; withdrawal → last of them: "
+            f"{max(came, default=0) * 1000:,.0f} ms[/bold]"
         )
+        self._count_exposures("after the withdrawal", alerts)
+
+    def check(self) -> None:
+        """Count everything else twice."""
+        self._title("Kiểm tra", "found in the system, expected by the oracle")
+        wait_until(lambda: archived(self._settings), "the archive of everything", PATIENCE_S)
+        client = connect(self._settings.clickhouse_url)
+        try:
+            marks, rejected = check_marks(client, self._world), check_rejected(client, self._world)
+        finally:
+            client.disconnect()
+        self._lines[:0] = [marks, *rejected]
 
     def report(self) -> bool:
         """The table of checks; whether all are equal."""
-        table = Table()
-        for heading in ("", "expected", "found", "missing", "unexpected", "different", ""):
-            table.add_column(heading, justify="left" if not heading else "right")
+        table = Table(box=box.SIMPLE, pad_edge=False)  # fits 80 columns
+        for heading in ("", "expected", "found", "missing", "unexpected", "differ", ""):
+            table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
         for line in self._lines:
             table.add_row(
                 line.what,
@@ -245,83 +238,108 @@ class Story:
                     f"{n:,}"
                     for n in (line.expected, line.found, line.missing, line.unexpected, line.different)
                 ),
-                "[green]equal[/green]" if line.equal else "[red]DIFFERENT[/red]",
+                "[green]equal[/green]" if line.equal else "[red]NOT[/red]",
             )
         self._console.print(table)
         equal = all(line.equal for line in self._lines)
         seconds = time.monotonic() - self._began
-        verdict = "[green]all equal[/green]" if equal else "[red]NOT equal[/red]"
-        self._console.print(f"{verdict} after {seconds:.0f} s")
+        self._console.print(
+            f"[bold green]all equal[/bold green] after {seconds:.0f} s"
+            if equal
+            else "[bold red]not all equal[/bold red]"
+        )
         return equal
 
-    # --- help ---------------------------------------------------------------------------------
+    # --- how ----------------------------------------------------------------------------------
 
-    def _archived(self) -> bool:
-        wanted = (topics.VISITS, topics.SCANS_REJECTED, topics.EXPOSURES)
-        behind = lag(self._settings, "archive", wanted[:2])
-        return behind == 0 and lag(self._settings, "matcher") == 0
+    def _follow_ingest(self, scans: int, began: float, progress: Progress) -> None:
+        """Until all that was published is ingested."""
+        task = progress.add_task("ingested", total=scans, rate="")
+        most = 1  # a record holds many scans: the share of records stands for that of scans
 
-    def _expected(self) -> dict[ExposureKey, Exposed]:
-        found: dict[ExposureKey, Exposed] = {}
-        for truth in self._truth:
-            found |= exposures(self._world, truth)
-        return found
+        def ingested() -> bool:
+            nonlocal most
+            left = lag(self._settings, "ingest")
+            if left is not None:
+                most = max(most, left)
+                done = scans * (most - left) // most
+                progress.update(task, completed=done, rate=f"{done / (time.monotonic() - began):,.0f}/s")
+            return left == 0
 
-    def _publish_and_wait(self, alerts: Alerts, case: Case, expected: int) -> float:
-        """Seconds from the case's publication to the last exposure."""
+        wait_until(ingested, "all scans are ingested", PATIENCE_S)
+
+    def _settle(self, complete: Callable[[], bool], hear: Callable[[], None] = lambda: None) -> None:
+        """Until what must come has come and nothing is under way.
+
+        When nothing is under way and still not all has come, no more will: the check says what is missing.
+        """
         began = time.monotonic()
+        idle_since: float | None = None
+        while True:
+            hear()
+            # in the order of the stream: what one role has acknowledged is in the lag of the next
+            idle = all(lag(self._settings, role) == 0 for role in ("ingest", "cases", "matcher"))
+            now = time.monotonic()
+            if not idle:
+                idle_since = None
+            elif complete() or now - (idle_since := idle_since or now) > QUIET_S:
+                hear()
+                return
+            if now - began > PATIENCE_S:
+                raise TimeoutError(f"the case is still under way after {PATIENCE_S:.0f} s")
+            time.sleep(0.05)
+
+    def _confirm(self, alerts: Alerts, case: Case, expected: dict[ExposureKey, Exposed]) -> None:
+        """Publish a case, show its exposures as they arrive, and say how long the last one took."""
+        self._expected[case.case_id] = expected
+        known, shown, began = len(alerts.news()), 0, time.monotonic()
+
+        def hear() -> None:
+            nonlocal shown
+            for when, exposure in alerts.news(known + shown):
+                shown += 1
+                if shown <= SHOWN:
+                    self._say(
+                        f"  +{(when - began) * 1000:5,.0f} ms  {exposure.person}  {exposure.date}"
+                        f" {exposure.minutes:3} min  {escape(self._names[exposure.venue])}"
+                        f" → {department_name(exposure.department)}"
+                    )
+
         publish_case(self._settings, case)
-        wait_until(
-            lambda: (
-                len(alerts.exposed(case.case_id)) == expected
-                and all(lag(self._settings, role) == 0 for role in ("cases", "matcher"))
-            ),
-            f"{expected} exposures of {case.case_id} (there are {len(alerts.exposed(case.case_id))})",
-            60,
+        self._settle(lambda: len(alerts.exposed(case.case_id)) == len(expected), hear)
+        if shown > SHOWN:
+            self._say(f"  … and {shown - SHOWN:,} more")
+        last = max((when - began for when, _ in alerts.news(known)), default=0.0)
+        self._say(
+            f"[bold]{len(alerts.exposed(case.case_id)):,} exposures; "
+            f"case → last exposure: {last * 1000:,.0f} ms[/bold]"
         )
-        return max(0.0, alerts.last_news - began)
 
-    def _index_case(self) -> tuple[str, dict[ExposureKey, Exposed]]:
-        """Somebody who was out a good deal and met a number of people that can be shown."""
-        end = _clock_ms() - DAY_MS
-        start = end - 10 * DAY_MS
-        best: tuple[str, dict[ExposureKey, Exposed]] | None = None
-        for person in self._world.frequent(start // 60_000, end // 60_000, 40):
-            truth = CaseTruth("DEMO-PERSON", start, end, person=person)
-            found = exposures(self._world, truth)
-            if best is None or abs(len(found) - 120) < abs(len(best[1]) - 120):
-                best = (person, found)
-            if 60 <= len(found) <= 250:
-                break
-        if best is None or not best[1]:
-            raise TimeoutError("nobody met anybody: simulate more scans (--scans) or fewer people (--people)")
-        self._truth.append(CaseTruth("DEMO-PERSON", start, end, person=best[0]))
-        return best
+    def _count_exposures(self, what: str, alerts: Alerts) -> None:
+        expected = {key: value for case in self._cases for key, value in self._expected[case.case_id].items()}
+        self._lines.append(check_exposures(what, expected, alerts.newest()))
 
-    def _market(self) -> tuple[str, int]:
-        """A market with stalls, and the start of a busy morning two days ago."""
-        midnight = (_clock_ms() + 7 * 3_600_000) // DAY_MS * DAY_MS - 7 * 3_600_000
-        start = midnight - 2 * DAY_MS + 6 * 3_600_000
-        markets = [
-            code
-            for code, name in self._names.items()
-            if name.startswith("Chợ") and len(self._world.below(code)) > 2
-        ]
-        busiest = max(
-            markets,
-            key=lambda code: sum(
-                len(self._world.at(venue, start // 60_000, start // 60_000 + 180))
-                for venue in self._world.below(code)
-            ),
-        )
-        return busiest, start
+    def _ask(self, asked: Lookups) -> None:
+        case = self._cases[0]
+        person, window = case.person or "", Window(case.start, case.end)
 
-    def _show_exposures(self, alerts: Alerts, case_id: str) -> None:
-        found = sorted(alerts.exposed(case_id), key=lambda exposure: -exposure.minutes)
-        for exposure in found[:4]:
+        def timed(question: str, answer: Callable[[], T]) -> T:
+            began = time.monotonic()
+            found = answer()
+            self._say(f"{question}: {(time.monotonic() - began) * 1000:.0f} ms")
+            return found
+
+        visits = timed(f"where was {person}", lambda: asked.person(person, window)).presences
+        self._say(f"  {len(visits)} stays at {len({visit.venue.code for visit in visits})} places")
+        contacts = timed("who was there too, by the marks", lambda: asked.contacts(person, window))
+        exposed = timed("whom the case exposes", lambda: asked.contacts_of_case(case.case_id))
+        self._say(f"  {len(exposed)}, the longest:")
+        for contact in sorted(contacts, key=lambda contact: -contact.minutes)[:SHOWN]:
             self._say(
-                f"  {exposure.person}  {escape(self._names[exposure.venue])}, {exposure.date}, "
-                f"{exposure.minutes} min → {exposure.department}"
+                f"  {contact.person}  {contact.date} {contact.minutes:3} min  {escape(contact.venue.name)}"
             )
-        if len(found) > 4:
-            self._say(f"  … and {len(found) - 4} more")
+        expected = self._expected[case.case_id]
+        self._lines += [
+            check_contacts("contacts by the archive", case.case_id, expected, contacts),
+            check_contacts("exposures in the archive", case.case_id, expected, exposed),
+        ]

@@ -6,22 +6,26 @@ import threading
 import time
 from collections.abc import Callable
 
-from deploy.alerts import Newest, follow
+from deploy.alerts import Newest, Unreadable, follow
 from deploy.local.lag import LagUnknownError, consumer_lag
 from deploy.local.roles import ROLES
+from schemas import topics
 from schemas.events import Exposure
 from schemas.settings import Settings
 from schemas.topics import Topic
 
 
 class Alerts:
-    """What an alert consumer knows: the newest version of each exposure, and when the last news came."""
+    """What an alert consumer knows: the newest version of each exposure, and when each news came.
+
+    Follows from the topic's beginning, in a thread, until the process ends.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self.newest: dict[str, Exposure] = {}
-        self.last_news = time.monotonic()
+        self._newest: dict[str, Exposure] = {}
+        self._news: list[tuple[float, Exposure]] = []
         self._lock = threading.Lock()
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
         self._settings = settings
         threading.Thread(target=self._run, name="alerts", daemon=True).start()
 
@@ -29,32 +33,41 @@ class Alerts:
         known = Newest()
         try:
             for item in follow(self._settings, from_beginning=True):
-                if isinstance(item, Exposure) and known.take(item) is not None:
+                if isinstance(item, Unreadable):
+                    raise ValueError(f"a record of the topic is no exposure: {item.problem}")
+                if known.take(item) is not None:
                     with self._lock:
-                        self.newest[item.exposure_id] = item
-                        self.last_news = time.monotonic()
+                        self._newest[item.exposure_id] = item
+                        self._news.append((time.monotonic(), item))
         except Exception as error:
             self._failure = error
 
-    def snapshot(self) -> dict[str, Exposure]:
+    def newest(self) -> list[Exposure]:
         """The newest version of each exposure. Raises what ended the following."""
         if self._failure is not None:
             raise self._failure
         with self._lock:
-            return dict(self.newest)
+            return list(self._newest.values())
+
+    def news(self, start: int = 0) -> list[tuple[float, Exposure]]:
+        """(when by the monotonic clock, what) of every news from this number on, in the order they came."""
+        if self._failure is not None:
+            raise self._failure
+        with self._lock:
+            return self._news[start:]
 
     def exposed(self, case_id: str) -> list[Exposure]:
         """Whom a case exposes now."""
         return [
             exposure
-            for exposure in self.snapshot().values()
+            for exposure in self.newest()
             if exposure.case_id == case_id and exposure.status == "exposed"
         ]
 
 
-def lag(settings: Settings, role: str, topics: tuple[Topic, ...] | None = None) -> int | None:
+def lag(settings: Settings, role: str, of: tuple[Topic, ...] | None = None) -> int | None:
     """Records that a role has not acknowledged (of these topics); none when Kafka cannot tell now."""
-    names = None if topics is None else {settings.topic(topic) for topic in topics}
+    names = None if of is None else {settings.topic(topic) for topic in of}
     try:
         return sum(
             found.records
@@ -65,10 +78,19 @@ def lag(settings: Settings, role: str, topics: tuple[Topic, ...] | None = None) 
         return None
 
 
+def archived(settings: Settings) -> bool:
+    """Whether the archive has everything that was published so far."""
+    kept = (topics.VISITS, topics.SCANS_REJECTED, topics.CASES, topics.VENUES)
+    # the end of a transaction takes an offset too, which nobody reads: at most one a partition is left
+    marks = settings.partitions.get(topics.EXPOSURES.name, topics.EXPOSURES.partitions)
+    left = lag(settings, "archive", (topics.EXPOSURES,))
+    return left is not None and left <= marks and lag(settings, "archive", kept) == 0
+
+
 def wait_until(true: Callable[[], bool], what: str, seconds: float) -> None:
     """Raises TimeoutError that says what did not come true."""
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} did not come true in {seconds:.0f} s: see truyvet logs")
+            raise TimeoutError(f"{what}: not after {seconds:.0f} s, something has stalled")
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The province: venues over the sectors and districts, people with a workplace, a school, a market.
+"""The province: venues over the sectors and districts, people with a home, a workplace or school, a market.
 
 Everything follows from the seed. Shares and dwell times are plausible, not measured: what matters to the
 system is how many scans meet where, and that markets have stalls and hospitals wards.
@@ -6,6 +6,7 @@ system is how many scans meet where, and that markets have stalls and hospitals 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,16 +55,26 @@ _STALL_DWELL: Final = 30
 _WARD_DWELL: Final = 720
 
 
+# Numbers of venues and of persons are packed into columns of 16 and 32 bits.
+MOST_VENUES: Final = 30_000
+MOST_PEOPLE: Final = 1 << 30
+
+Numbers = NDArray[np.int64]
+
+
 @dataclass(frozen=True, slots=True)
 class Province:
-    """Venues, and for each person (by number) the pseudonym and the places of habit (numbers of venues)."""
+    """Venues by column, and for each person (by number) the pseudonym and the places of habit.
+
+    Numbers of venues throughout. `inside` is how many stalls or wards a venue has; they follow it at once.
+    """
 
     venues: list[Venue]
-    dwell: NDArray[np.int64]
     sector: NDArray[np.str_]
+    inside: Numbers
     people: NDArray[np.uint64]
-    work: NDArray[np.int64]
-    market: NDArray[np.int64]
+    work: Numbers
+    market: Numbers
 
 
 def _venues(count: int, chance: np.random.Generator) -> list[Venue]:
@@ -111,31 +122,50 @@ def _pseudonyms(count: int, chance: np.random.Generator) -> NDArray[np.uint64]:
 
 
 def make_province(people: int, venues: int, seed: int) -> Province:
-    """The province of a seed. Raises ValueError when there is nobody or no place to go."""
-    if people < 1 or venues < 10:
-        raise ValueError("a province has at least one person and ten venues")
+    """The province of a seed. Raises ValueError when there is nobody or no place to go, or too many."""
+    if not (1 <= people <= MOST_PEOPLE and 10 <= venues <= MOST_VENUES):
+        raise ValueError(
+            f"a province has 1 to {MOST_PEOPLE:,} people and 10 to {MOST_VENUES:,} venues,"
+            f" not {people:,} and {venues:,}"
+        )
     chance = np.random.default_rng([seed, 1])
     register = _venues(venues, chance)
     sector = np.array([venue.sector for venue in register])
+    district = np.array([list(_DISTRICTS).index(venue.district) for venue in register])
+    top = np.array([venue.parent is None for venue in register])
+    number = {venue.code: place for place, venue in enumerate(register)}
+    inside = np.zeros(venues, np.int64)
+    for venue in register:
+        if venue.parent is not None:
+            inside[number[venue.parent]] += 1
     # places differ in size: a few draw most people
-    weight = chance.pareto(1.2, size=venues) + 0.2
+    weight = chance.pareto(2.0, size=venues) + 0.3
+    home = chance.choice(len(_DISTRICTS), size=people, p=list(_DISTRICTS.values()))
 
-    def pick(where: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
-        candidates = np.flatnonzero(where) if where.any() else np.arange(venues)
-        share = weight[candidates] / weight[candidates].sum()
-        return candidates[chance.choice(len(candidates), size=size, p=share)].astype(np.int64)
+    def pick(sectors: Sequence[Sector], near: float) -> Numbers:
+        """A place for everybody: with the chance `near` in the district of their home, if it has one."""
+        found = np.empty(people, np.int64)
+        stays = chance.random(people) < near
+        fitting = np.isin(sector, sectors) & top
+        for where in (None, *range(len(_DISTRICTS))):
+            who = np.flatnonzero(~stays if where is None else stays & (home == where))
+            candidates = np.flatnonzero(fitting if where is None else fitting & (district == where))
+            if not len(candidates):
+                candidates = np.flatnonzero(fitting) if fitting.any() else np.flatnonzero(top)
+            share = weight[candidates] / weight[candidates].sum()
+            found[who] = candidates[chance.choice(len(candidates), size=len(who), p=share)]
+        return found
 
     student = chance.random(people) < 0.25
-    work = np.where(
-        student,
-        pick(np.isin(sector, ["education", "university"]), people),
-        pick(np.isin(sector, ["trade", "district", "health", "transport"]), people),
-    )
     return Province(
         venues=register,
-        dwell=np.array([venue.dwell for venue in register]),
         sector=sector,
+        inside=inside,
         people=_pseudonyms(people, chance),
-        work=work,
-        market=pick(sector == "trade", people),
+        work=np.where(
+            student,
+            pick(("education", "university"), 0.9),
+            pick(("trade", "district", "health", "transport", "lodging"), 0.6),
+        ),
+        market=pick(("trade",), 0.95),
     )

@@ -95,6 +95,51 @@ def test_exposures_of_a_place_and_of_what_is_below_it(tmp_path: Path) -> None:
     }
 
 
+def test_a_mark_by_hand_counts_like_the_others(tmp_path: Path) -> None:
+    here = world(tmp_path, [(INDEX, 0, T, IN)])
+    assert exposures(here, case()) == {}
+    here.add([(CONTACT, "MARK", T + 20, IN)])
+    assert [value.minutes for value in exposures(here, case()).values()] == [40]
+    assert (int(CONTACT, 16), 0, T + 20, IN) in here.marks()
+    assert here.venues_of(CONTACT) == {"MARK"}
+
+
+def test_company_counts_others_in_the_same_hour_and_place(tmp_path: Path) -> None:
+    hour = T // 60 * 60
+    here = world(
+        tmp_path,
+        [
+            *((INDEX, 0, hour + 5, IN), (INDEX, 0, hour + 59, OUT), (CONTACT, 0, hour + 30, IN)),
+            *((OTHER, 0, hour + 60, IN), (OTHER, 1, hour + 30, IN), (OTHER, 2, hour + 900, IN)),
+        ],
+    )
+    found = {person: (marks, others) for person, marks, others in here.company(hour, hour + 120)}
+    assert found == {INDEX: (2, 1), OTHER: (2, 0), CONTACT: (1, 1)}
+    assert here.company(hour + 2000, hour + 3000) == []
+
+
+def test_min_overlap_is_met_by_a_sum_of_parts(tmp_path: Path) -> None:
+    marks = [(INDEX, 0, T, IN), (INDEX, 0, T + 600, OUT)]
+    for start in (T + 10, T + 100):
+        marks += [(CONTACT, 0, start, IN), (CONTACT, 0, start + 8, OUT)]
+    here = world(tmp_path, marks)
+    (found,) = exposures(here, case(min_overlap=16)).values()
+    assert found == Exposed((T + 10) * 60_000, (T + 108) * 60_000, 16)
+    assert exposures(here, case(min_overlap=17)) == {}
+
+
+def test_the_window_is_cut_at_floors_and_before_the_linger(tmp_path: Path) -> None:
+    here = world(tmp_path, [(INDEX, 0, T, IN), (CONTACT, 0, T + 55, IN)])
+    within = case(start=T * 60_000 + 59_999, end=(T + 40) * 60_000 + 59_999, linger=20)
+    assert [value.minutes for value in exposures(here, within).values()] == [5]  # T+40+20 against T+55
+
+
+def test_nobody_is_their_own_contact_and_a_place_spares_nobody(tmp_path: Path) -> None:
+    here = world(tmp_path, [(INDEX, 0, T, IN), (INDEX, 0, T + 30, IN)])
+    assert exposures(here, case()) == {}
+    assert len(exposures(here, case(person=None, venue="MARK"))) == 1
+
+
 def test_midnight_splits_the_sum_but_not_the_overlap(tmp_path: Path) -> None:
     here = world(tmp_path, [(INDEX, 0, MIDNIGHT - 30, IN), (CONTACT, 0, MIDNIGHT - 5, IN)])
     both = exposures(here, case(min_overlap=35))

@@ -6,15 +6,21 @@ import collections
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from deploy.cli.simulate import commands
-from producers.simulator.stream import DAY_MS, INVALID, Shares, Stream
+from producers.simulator.days import DAY_MS, visits
+from producers.simulator.stream import INVALID, Shares, Stream
 from schemas.events import SCAN
+from schemas.times import local_day
 from stream_processors.validation import Record, validate
 
 END = 1_795_395_000_000
+THURSDAY = local_day(END // 60_000) - 4
 
 
 def made(seed: int = 1, shares: Shares | None = None, scans: int = 20_000) -> Stream:
@@ -72,9 +78,9 @@ def test_the_shares_are_those_asked_for() -> None:
 def test_the_truth_is_what_a_validator_finds_in_the_bytes() -> None:
     """Two ways to the same numbers: from intent, and by reading every byte with the pipeline's validator."""
     stream = made()
-    truth = stream.truth()
     codes = {venue.code: number for number, venue in enumerate(stream.province.venues)}
     scans, broken = everything(stream)
+    truth = stream.truth()
     records = [Record(value, offset, END) for offset, value in enumerate([*scans, *broken])]
     found = validate(records, lambda asked: {code: None for code in asked if code in codes}, 30 * DAY_MS)
     kind = {"in": 0, "out": 1, "void": 2}
@@ -100,6 +106,68 @@ def test_the_truth_is_what_a_validator_finds_in_the_bytes() -> None:
     assert len(meant) == len(truth.minute)
     assert collections.Counter(bad.reason for bad in found.rejected) == truth.rejected
     assert set(truth.rejected) == set(INVALID)
+
+
+def test_the_truth_is_there_only_once_it_is_complete() -> None:
+    stream = made(scans=500)
+    batches = stream.batches(100)
+    next(batches)
+    with pytest.raises(RuntimeError, match="after the last batch"):
+        stream.truth()
+    assert sum(len(scans) + len(broken) for scans, broken in batches) > 400
+    assert stream.truth().minute.size
+
+
+def test_the_size_of_a_batch_changes_no_byte() -> None:
+    small, large = made(scans=3_000), made(scans=3_000)
+    assert everything(small) == (
+        [scan for scans, _ in large.batches(10_000) for scan in scans],
+        [record for _, broken in large.batches(10_000) for record in broken],
+    )
+    assert small.truth().rejected == large.truth().rejected
+
+
+def test_a_person_is_at_one_place_at_most_in_each_part_of_a_day() -> None:
+    province = made().province
+    day = visits(province, 5_000, THURSDAY, 12_000, np.random.default_rng(1))
+    at_work = (day.at % DAY_MS < DAY_MS // 6) & np.isin(day.venue, province.work)  # 7:00 to 11:00 local
+    goes = np.flatnonzero(at_work & (day.venue == province.work[day.person]))
+    assert len(goes) > 2_000
+    assert len(np.unique(day.person[goes])) > 0.98 * len(goes)  # the rest: at work, and in its market
+
+
+def test_check_outs_without_a_check_in_occur() -> None:
+    scans, _ = everything(made())
+    parsed = [json.loads(scan) for scan in scans]
+    came = {(scan["person"], scan["venue"]) for scan in parsed if scan["kind"] == "in"}
+    alone = [scan for scan in parsed if scan["kind"] == "out" and (scan["person"], scan["venue"]) not in came]
+    assert alone
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    days=st.integers(1, 28),
+    scans=st.integers(28, 600),
+    end_ms=st.integers(END, END + 2 * DAY_MS),
+    shares=st.builds(Shares, *[st.sampled_from([0.0, 0.01, 0.5, 0.9])] * 8),
+)
+def test_whatever_is_asked_for_the_numbers_add_up(days: int, scans: int, end_ms: int, shares: Shares) -> None:
+    try:
+        stream = Stream(people=300, venues=40, days=days, scans=scans, end_ms=end_ms, seed=3, shares=shares)
+    except ValueError as error:
+        assert days == 1, error  # before anybody is up
+        return
+    good, broken = everything(stream)
+    assert len(good) + len(broken) == len(stream)
+    on_top = (shares.duplicates, shares.retries, shares.invalid, shares.voids)
+    assert len(stream) == scans + sum(int(scans * share) for share in on_top)
+    rejected = stream.truth().rejected
+    assert sum(rejected.values()) == int(scans * shares.invalid)
+    assert rejected.get("malformed", 0) == len(broken)
+    for scan in map(json.loads, good):
+        late = scan["received_at"] - scan["scanned_at"] if isinstance(scan["scanned_at"], int) else 0
+        assert -600_000 <= late <= 31 * DAY_MS
+        assert scan["received_at"] <= end_ms
 
 
 def test_without_noise_every_scan_is_good() -> None:
@@ -130,6 +198,10 @@ def test_the_command_writes_scans_and_truth(tmp_path: Path) -> None:
         ["--out", "x", "--end", "soon"],
         ["--out", "/no/such/folder/x", "--scans", "100"],
         ["--out", "x", "--days", "29"],
+        ["--out", "x", "--venues", "40000"],
+        ["--out", "x", "--scans", "3"],
+        ["--out", "x", "--days", "1", "--end", "2021-02-12T00:01", "--scans", "100"],
+        ["--out", "x", "--scans", "100", "--truth", "/dev/null/truth"],
     ],
 )
 def test_a_mistake_is_one_line(call: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
