@@ -228,7 +228,7 @@ class Story:
 
     def report(self) -> bool:
         """The table of checks; whether all are equal."""
-        table = Table(box=box.SIMPLE, pad_edge=False)  # fits 80 columns
+        table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)  # fits 80 columns
         for heading in ("", "expected", "found", "missing", "unexpected", "differ", ""):
             table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
         for line in self._lines:
