@@ -17,6 +17,7 @@ _GROUPS = {
     "cases": "cases",
     "exposures": "exposures",
     "trace": "trace",
+    "buckets": "buckets",
 }
 _COMMANDS = {
     "up": "stack",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -118,18 +118,26 @@ def end_of(consumer: Consumer, settings: Settings, place: TopicPartition) -> int
 
 
 def read_to_end(
-    settings: Settings, topic: Topic, silence_seconds: float = SILENCE_SECONDS
+    settings: Settings,
+    topic: Topic,
+    silence_seconds: float = SILENCE_SECONDS,
+    begin: Mapping[int, int] | None = None,
 ) -> Iterator[Record]:
     """Every record that the topic holds now, partition by partition in order, tombstones too.
 
+    `begin`: by partition, the offset to begin with instead of the oldest.
     Raises KafkaAwayError, TopicMissingError.
     """
     # at the end of a partition the broker holds an answer back for so long, hoping for more
-    consumer = quiet_consumer(settings, **{"fetch.wait.max.ms": 10})
+    # an offset to begin with that has aged out: from the oldest that is there, not from the end
+    consumer = quiet_consumer(settings, **{"fetch.wait.max.ms": 10, "auto.offset.reset": "earliest"})
+    offsets = begin or {}
     try:
         waiting = set(partitions_of(consumer, settings, topic))
         name = settings.topic(topic)
-        consumer.assign([TopicPartition(name, partition, OFFSET_BEGINNING) for partition in waiting])
+        consumer.assign(
+            [TopicPartition(name, number, offsets.get(number, OFFSET_BEGINNING)) for number in waiting]
+        )
         last_heard = time.monotonic()
         while waiting:
             message = consumer.poll(0.2)

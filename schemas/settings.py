@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     redis: str = ""  # redis://host:port/db; empty: embedded
     redis_port: Port = 16379
     redis_shards: Annotated[int, Field(ge=1, le=1024)] = 16
+    redis_maxmemory: Annotated[str, Field(pattern=r"^[0-9]+(b|kb?|mb?|gb?)?$")] = "2gb"  # embedded; 0: none
+    rebuild: Literal["auto", "manual"] = "auto"  # what to do when Redis lost what it held
     clickhouse: str = ""  # clickhouse://user:password@host:port/database; empty: embedded
     clickhouse_port: Port = 19000
     gateway_host: str = "127.0.0.1"

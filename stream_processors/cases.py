@@ -113,15 +113,18 @@ class Cases:
             out = Out(self._topics.cases, standing.to_json(), standing.case_id.encode())
             await self._producer.send([out])
             return
+        self._metrics.touched.inc(await self.announce(case))
+
+    async def announce(self, case: Case) -> int:
+        """Tell the matcher of every venue that a case that stands ever touched; returns how many."""
         venues = await self._venues_of(case)
         _, _, known = await self._store.add_case_venues(case.case_id, venues)
         touches = [Touch(venue, case, persons=None) for venue in {*known, *venues}]
         await self._producer.send(touched_records(self._topics.touched, touches))
-        self._metrics.touched.inc(len(touches))
+        return len(touches)
 
     async def _venues_of(self, case: Case) -> set[str]:
         if case.venue is not None:
-            self._venues.catch_up()
-            return {case.venue, *self._venues.register.descendants(case.venue)}
+            return {case.venue, *await self._venues.descendants(case.venue)}
         index = await self._store.set_person_case(case, self._clock_ms())
         return {venue for hour, venue in index if holds(case, hour * 60) or holds(case, hour * 60 + 59)}

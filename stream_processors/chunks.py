@@ -9,13 +9,16 @@ last one's. What has to hold, and how it does:
 - Gaps between offsets (transaction markers, what compaction took) mean nothing: a chunk covers them. So
   Faust's own bookkeeping of gaps is switched off.
 - A seek or a rebalance empties the queue: what was delivered before is delivered again, from the committed
-  offset, and an acknowledgement that comes late from before has no effect.
+  offset, and an acknowledgement that comes late from before has no effect. A chunk that is no longer in the
+  queue is `stale`: whoever has not begun with it need not.
+- Before an offset is committed, the app is told (`ChunkApp.committing`): what the offset vouches for can be
+  written down elsewhere first.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import faust
@@ -50,6 +53,7 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._delivered: dict[TP, deque[Any]] = {}
+        self._uncommitted: dict[TP, int] = {}  # acknowledged, and not known to be committed
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109
         """Fetch, and yield a message a chunk, the partitions in turn."""
@@ -86,15 +90,29 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             waiting = still
 
     async def perform_seek(self) -> None:
-        """Back to the committed offsets; what is under way does not count any more."""
+        """Back to the committed offsets; what is under way does not count any more.
+
+        A partition that was never committed goes back to its beginning: Faust leaves it where the last
+        fetch ended, and what that fetch brought would be lost if a rebalance threw it away.
+        """
         self._delivered.clear()
+        self._uncommitted.clear()
         await super().perform_seek()
+        fresh = [tp for tp in self.assignment() if self._committed_offset.get(tp) is None]
+        if fresh:
+            await self._thread.seek_to_beginning(*map(driver.ensure_aiokafka_TP, fresh))
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget what was delivered of the partitions."""
         for tp in revoked:
             self._delivered.pop(tp, None)
+            self._uncommitted.pop(tp, None)
         await super().on_partitions_revoked(revoked)
+
+    def stale(self, message: Any) -> bool:
+        """Whether a chunk was delivered before a seek or a rebalance: it comes again, here or elsewhere."""
+        queue = self._delivered.get(message.tp, ())
+        return not any(each is message for each in queue)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Gaps need no bookkeeping here."""
@@ -104,10 +122,20 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         self._acked[tp].clear()
         self._acked_index[tp].clear()
         queue = self._delivered.get(tp, ())
-        offset: int | None = None
         while queue and queue[0].acked:
-            offset = queue.popleft().offset + 1
-        return offset
+            self._uncommitted[tp] = queue.popleft().offset + 1
+        # a commit that failed is tried again, also when nothing more is acknowledged
+        return self._uncommitted.get(tp)
+
+    async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
+        if not await self.app.committing({tp.partition: offset for tp, offset in offsets.items()}):
+            return False
+        done: bool = await super()._commit_offsets(offsets, start_new_transaction)
+        if done:
+            for tp, offset in offsets.items():
+                if self._uncommitted.get(tp) == offset:
+                    del self._uncommitted[tp]
+        return done
 
 
 class ChunkTransport(driver.Transport):  # type: ignore[misc]
@@ -121,6 +149,8 @@ class ChunkApp(faust.App):  # type: ignore[misc]
 
     opening: Callable[[], Awaitable[None]]
     closing: Callable[[], Awaitable[None]]
+    committing: Callable[[Mapping[int, int]], Awaitable[bool]]  # partition → next offset; whether to commit
+    draining: Callable[[], Awaitable[None]]
 
     def _new_transport(self) -> ChunkTransport:
         return ChunkTransport(self.conf.broker_consumer, self, loop=self.loop)
@@ -129,6 +159,11 @@ class ChunkApp(faust.App):  # type: ignore[misc]
         """Open before the consumer starts."""
         await super().on_start()
         await self.opening()
+
+    async def _stop_consumer(self) -> None:
+        """Take no more, finish what is under way; the last commit follows."""
+        await super()._stop_consumer()
+        await self.draining()
 
     async def on_shutdown(self) -> None:
         """Close after the consumer has stopped."""

@@ -12,6 +12,7 @@ from typing import Final
 
 import orjson
 
+from schemas.codes import is_code
 from schemas.events import MAX_SCANS_PER_RECORD, Case, Scan
 from schemas.times import MS_PER_MINUTE
 from stream_processors.layout import KINDS
@@ -118,7 +119,7 @@ class Ingest:
 
     async def process(self, partition: int, records: Sequence[Record]) -> None:
         """Do everything that a chunk asks for; return when it is durable."""
-        validated = validate(records, self._venues.closed_at, self._retention_ms)
+        validated = await self._validated(records)
         topics = self._topics
         out = [
             rejected_record(topics.rejected, topics.scans, partition, rejected)
@@ -137,6 +138,20 @@ class Ingest:
                 out += touched_records(topics.touched, touches)
         await self._producer.send(out)
         self._count(validated, verdicts, len(touches))
+
+    async def _validated(self, records: Sequence[Record]) -> Validated:
+        """Judge a chunk; once more when a venue that it names turns out to be registered after all."""
+        unknown: list[str] = []
+
+        def closed_at(codes: Sequence[str]) -> dict[str, int | None]:
+            found = self._venues.register.closed_at(codes)
+            unknown[:] = [code for code in codes if code not in found and is_code(code)]
+            return found
+
+        validated = validate(records, closed_at, self._retention_ms)
+        if unknown and await self._venues.look_for(unknown):
+            validated = validate(records, closed_at, self._retention_ms)
+        return validated
 
     def _watched(self, rows: Sequence[MarkRow]) -> tuple[list[str], dict[str, list[str]]]:
         """Venues whose flags matter: those of the rows, and their ancestors (a place-time at a market

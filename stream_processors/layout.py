@@ -99,6 +99,10 @@ class Layout:
         """HASH: `r` highest record, `s` subject, `v:` and a code for every venue the case ever touched."""
         return f"k:{{{self._shard(case_id)}}}:{case_id}"
 
+    def state(self, shard: int) -> str:
+        """HASH: `epoch`, and by partition how far the store was told; of shard 0 also how it stands."""
+        return f"s:{{{shard}}}"
+
     def entries(self, venue: str, case_id: str) -> str:
         """HASH: what stands published, and `n`, the number of attempts."""
         return f"e:{{{self._shard(venue)}}}:{venue}:{case_id}"

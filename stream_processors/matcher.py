@@ -11,21 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from schemas.events import (
-    Case,
-    Exposure,
-    Venue,
-    VenueWarning,
-    exposure_id,
-)
-from schemas.times import MS_PER_MINUTE, day_name, day_start, local_day
+from schemas.events import Case, Venue
+from schemas.times import MS_PER_MINUTE, day_start, local_day
 from stream_processors.matching import (
     MARGIN,
     Decision,
-    Key,
     Snapshot,
-    Standing,
-    Warned,
     days_changed,
     days_of,
     decide,
@@ -36,6 +27,7 @@ from stream_processors.matching import (
 from stream_processors.metrics import Metrics
 from stream_processors.outputs import Out, TransactionalProducer
 from stream_processors.presence import Interval, Mark, cut
+from stream_processors.published import exposure_record, warning_record
 from stream_processors.store import Store
 from stream_processors.touches import Touch, gather, touched_records
 from stream_processors.venues import VenueTable
@@ -86,47 +78,6 @@ def _runs(days: Iterable[int], longest: int) -> list[list[int]]:
     return runs
 
 
-def exposure_record(topic: str, venue: Venue, case: Case, key: Key, entry: Standing) -> Out:
-    """The record that tells the world what stands of one contact on one day."""
-    person, day = key
-    date = day_name(day)
-    identity = exposure_id(case.case_id, person, venue.code, date)
-    exposure = Exposure(
-        exposure_id=identity,
-        case_id=case.case_id,
-        person=person,
-        venue=venue.code,
-        sector=venue.sector,
-        department=venue.department,
-        date=date,
-        first=entry.first * MS_PER_MINUTE,
-        last=entry.last * MS_PER_MINUTE,
-        minutes=entry.minutes,
-        status=entry.status,
-        case_version=entry.case_version,
-        evidence=entry.evidence,
-        version=entry.version,
-    )
-    return Out(topic, exposure.model_dump_json().encode(), identity.encode())
-
-
-def warning_record(topic: str, venue: Venue, case: Case, day: int, entry: Warned) -> Out:
-    """The record that tells the venue's department, without persons."""
-    date = day_name(day)
-    warning = VenueWarning(
-        case_id=case.case_id,
-        venue=venue.code,
-        department=venue.department,
-        date=date,
-        presences=[(start * MS_PER_MINUTE, end * MS_PER_MINUTE) for start, end in entry.presences],
-        contacts=entry.contacts,
-        status=entry.status,
-        version=entry.version,
-    )
-    key = f"{case.case_id}|{venue.code}|{date}".encode()
-    return Out(topic, warning.model_dump_json().encode(), key, [("department", venue.department.encode())])
-
-
 class Matcher:
     """Decide, write as pending, publish in a transaction, clear: for every touch of a chunk."""
 
@@ -151,9 +102,17 @@ class Matcher:
         self._clock_ms = clock_ms
         self._metrics = metrics
 
-    async def process(self, partition: int, touches: Sequence[Touch]) -> None:
-        """Do everything that a chunk of one partition asks for; return when it is durable."""
+    async def process(
+        self, partition: int, touches: Sequence[Touch], stale: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Do everything that a chunk of one partition asks for; return when it is durable.
+
+        A chunk that waited for its turn while the partition went to another matcher is left to that one:
+        to begin with it would shut the new owner out.
+        """
         async with self._turns.setdefault(partition, asyncio.Lock()):
+            if stale():
+                return
             producer = await self._owned(partition)
             for group in _groups(gather(touches), _CONCURRENT):
                 await self._process_group(producer, group)
@@ -177,10 +136,15 @@ class Matcher:
         )
         self._count(pending)
 
-    async def take_over(self, partition: int) -> None:
-        """Own a partition that was assigned, before its first chunk: the first alert does not wait for it."""
+    async def take_over(self, partition: int, ours: Callable[[], bool]) -> None:
+        """Own a partition that was assigned, before its first chunk: the first alert does not wait for it.
+
+        Always anew: it may have been somebody else's in between. `ours`: whether it still is.
+        """
         async with self._turns.setdefault(partition, asyncio.Lock()):
-            await self._owned(partition)
+            self._producers.pop(partition, None)
+            if ours():
+                await self._owned(partition)
 
     def let_go(self, partition: int) -> None:
         """The partition went to somebody else, who has shut our producer out, or will."""
@@ -198,7 +162,7 @@ class Matcher:
 
     async def _match(self, touch: Touch) -> tuple[list[_Pending], list[Touch]]:
         """Steps (1) to (3) of one venue and case; days are decided a few at a time."""
-        venue = self._venues.get(touch.venue)
+        venue = await self._venues.get(touch.venue)
         case, days, news = touch.case, set[int](), list[Touch]()
         if touch.minutes is not None:
             days = set(days_changed(touch.minutes, own=touch.persons is None))
@@ -207,7 +171,7 @@ class Matcher:
             case = first.case
             news = await self._new_descendants(touch.venue, case)
             # once more, now that the flag is set: a scan that came before it has a registered venue
-            venue = venue or self._venues.get(touch.venue)
+            venue = venue or await self._venues.get(touch.venue)
             if venue is None:
                 return [], news  # no marks yet: its first scan will find the flag
             mine = await self._own(venue, case)
@@ -230,8 +194,7 @@ class Matcher:
         that was just set tells their scans."""
         if case.venue != code:
             return []
-        self._venues.catch_up()
-        below = self._venues.register.descendants(code)
+        below = await self._venues.descendants(code)
         if not below:
             return []
         _, _, known = await self._store.add_case_venues(case.case_id, [])

@@ -50,3 +50,14 @@ class Metrics:
             "When this worker last acknowledged a chunk",
             registry=self.registry,
         )
+        self.degraded: Final = Gauge(
+            "truyvet_matching_degraded",
+            "1 while Redis is not whole: cases and matching wait for it to be rebuilt",
+            registry=self.registry,
+        )
+        self.waiting: Final = Gauge(
+            "truyvet_waiting",
+            "1 while this worker waits for something outside of it: redis_full, rebuild",
+            ["on"],
+            registry=self.registry,
+        )

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from prometheus_client import start_http_server
+from redis.exceptions import RedisError
 
 from schemas import topics
 from schemas.settings import Settings
 from stream_processors import worker
 from stream_processors.cases import CaseRecord, Cases, CaseTopics
+from stream_processors.guard import READY, StoreLostError
 from stream_processors.ingest import Ingest, IngestTopics
 from stream_processors.layout import Layout
 from stream_processors.matcher import Matcher, MatcherTopics
 from stream_processors.metrics import Metrics
 from stream_processors.outputs import DurableProducer, TransactionalProducer
-from stream_processors.store import Store, connect
+from stream_processors.positions import committed_offsets, position_name
+from stream_processors.scripts import connect
+from stream_processors.store import Store
 from stream_processors.touches import read_touches
 from stream_processors.validation import Record
 from stream_processors.venues import VenueTable
@@ -33,27 +38,97 @@ _INGEST_CHUNKS: Final = 4
 _MATCHER_CHUNKS: Final = 8
 
 
+# How often a worker looks how the store stands, and how soon a failed rebuild is tried again.
+_LOOK_S: Final = 1.0
+_REBUILD_AGAIN_S: Final = 10.0
+
+
+# Puts back what Redis lost. Blocks; raises when it cannot, and is then tried again.
+Rebuild = Callable[[Settings], None]
+
+
+def group_topics(settings: Settings) -> dict[str, str]:
+    """Consumer group → topic of the roles that keep their state in Redis."""
+    names = {"ingest": topics.SCANS, "cases": topics.CASES, "matcher": topics.TOUCHED}
+    return {settings.group(role): settings.topic(topic) for role, topic in names.items()}
+
+
+def transactional_id(settings: Settings, partition: int) -> str:
+    """Whose producer is the owner of a partition of `touched`."""
+    return f"{settings.topic(topics.TOUCHED)}-{partition}"
+
+
 class _StoreRole(worker.Role):
     """What the three roles share: the store, the register of venues, a producer."""
 
-    def __init__(self, settings: Settings, clock_ms: Callable[[], int], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock_ms: Callable[[], int],
+        metrics: Metrics,
+        rebuild: Rebuild,
+    ) -> None:
         self._settings = settings
         self._clock_ms = clock_ms
         self._metrics = metrics
+        self._rebuild = rebuild
+        self._whole = asyncio.Event()
 
     async def start(self) -> None:
         settings = self._settings
+        committed = await asyncio.to_thread(committed_offsets, settings.kafka_address, group_topics(settings))
         layout = Layout(settings.redis_shards, settings.retention_days)
-        self._store = Store(connect(settings.redis_url), layout)
-        await self._store.load()
+        self._store = Store(connect(settings.redis_url), layout, self._clock_ms, self._on_full)
+        state = await self._store.open(committed)
+        self._metrics.degraded.set(state.status != READY)
+        if state.status == READY:
+            self._whole.set()
+        else:
+            log.critical("matching is degraded (%s): cases and matching wait for a rebuild", state.reason)
         self._venues = VenueTable(settings.kafka_address, settings.topic(topics.VENUES))
         await asyncio.to_thread(self._venues.start)
         self._producer = DurableProducer(settings.kafka_address)
+        self._watch = asyncio.get_running_loop().create_task(self._follow(state.epoch))
 
     async def stop(self) -> None:
+        self._watch.cancel()  # else it would look at a closed connection
         await asyncio.to_thread(self._producer.close)
         await asyncio.to_thread(self._venues.stop)
         await self._store.close()
+
+    async def committing(self, offsets: Mapping[int, int]) -> None:
+        await self._store.record_positions(
+            {position_name(self.topic, partition): offset for partition, offset in offsets.items()}
+        )
+
+    def _on_full(self, full: bool) -> None:
+        self._metrics.waiting.labels("redis_full").set(full)
+
+    async def _follow(self, epoch: str) -> None:
+        """Notice a lost store, also without work at hand, and one that is whole again."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            try:
+                state = await self._store.guard.state()
+                if state.epoch != epoch:
+                    raise StoreLostError("Redis lost what it held; another worker noticed it")
+            except StoreLostError as error:
+                self.fail(error)
+                return
+            except RedisError as error:
+                log.warning("cannot see how Redis stands: %s", error)
+                continue
+            if state.status == READY and not self._whole.is_set():
+                log.warning("Redis is whole again: matching goes on")
+                self._metrics.degraded.set(0)
+                self._metrics.waiting.labels("rebuild").set(0)
+                self._whole.set()
+
+    async def _until_whole(self) -> None:
+        """Wait until nothing is missing in the store."""
+        if not self._whole.is_set():
+            self._metrics.waiting.labels("rebuild").set(1)
+            await self._whole.wait()
 
 
 class IngestRole(_StoreRole):
@@ -62,8 +137,14 @@ class IngestRole(_StoreRole):
     name = "ingest"
     limit = _INGEST_CHUNKS
 
-    def __init__(self, settings: Settings, clock_ms: Callable[[], int], metrics: Metrics) -> None:
-        super().__init__(settings, clock_ms, metrics)
+    def __init__(
+        self,
+        settings: Settings,
+        clock_ms: Callable[[], int],
+        metrics: Metrics,
+        rebuild: Rebuild,
+    ) -> None:
+        super().__init__(settings, clock_ms, metrics, rebuild)
         self.topic = settings.topic(topics.SCANS)
 
     async def start(self) -> None:
@@ -84,7 +165,9 @@ class IngestRole(_StoreRole):
             metrics=self._metrics,
         )
 
-    async def process(self, partition: int, records: Sequence[Any]) -> None:
+    async def process(self, partition: int, records: Sequence[Any], stale: Callable[[], bool]) -> None:
+        if stale():
+            return
         await self._ingest.process(
             partition,
             [Record(record.value, record.offset, record.timestamp, record.headers) for record in records],
@@ -96,8 +179,14 @@ class CasesRole(_StoreRole):
 
     name = "cases"
 
-    def __init__(self, settings: Settings, clock_ms: Callable[[], int], metrics: Metrics) -> None:
-        super().__init__(settings, clock_ms, metrics)
+    def __init__(
+        self,
+        settings: Settings,
+        clock_ms: Callable[[], int],
+        metrics: Metrics,
+        rebuild: Rebuild,
+    ) -> None:
+        super().__init__(settings, clock_ms, metrics, rebuild)
         self.topic = settings.topic(topics.CASES)
 
     async def start(self) -> None:
@@ -116,7 +205,11 @@ class CasesRole(_StoreRole):
             metrics=self._metrics,
         )
 
-    async def process(self, partition: int, records: Sequence[Any]) -> None:
+    async def process(self, partition: int, records: Sequence[Any], stale: Callable[[], bool]) -> None:
+        # without the versions before it, an older version would pass for the highest
+        await self._until_whole()
+        if stale():
+            return
         await self._cases.process(
             [
                 CaseRecord(record.key, record.value, partition, record.offset, record.timestamp)
@@ -131,12 +224,20 @@ class MatcherRole(_StoreRole):
     name = "matcher"
     limit = _MATCHER_CHUNKS
 
-    def __init__(self, settings: Settings, clock_ms: Callable[[], int], metrics: Metrics) -> None:
-        super().__init__(settings, clock_ms, metrics)
+    def __init__(
+        self,
+        settings: Settings,
+        clock_ms: Callable[[], int],
+        metrics: Metrics,
+        rebuild: Rebuild,
+    ) -> None:
+        super().__init__(settings, clock_ms, metrics, rebuild)
         self.topic = settings.topic(topics.TOUCHED)
 
     def _producer_for(self, partition: int) -> TransactionalProducer:
-        return TransactionalProducer(self._settings.kafka_address, f"{self.topic}-{partition}")
+        return TransactionalProducer(
+            self._settings.kafka_address, transactional_id(self._settings, partition)
+        )
 
     async def start(self) -> None:
         await super().start()
@@ -154,26 +255,51 @@ class MatcherRole(_StoreRole):
             metrics=self._metrics,
         )
 
-    async def assigned(self, partitions: set[int]) -> None:
-        await asyncio.gather(*(self._matcher.take_over(partition) for partition in partitions))
+    async def assigned(self, partitions: set[int], ours: Callable[[int], bool]) -> None:
+        if not self._whole.is_set() and self._settings.rebuild == "auto":
+            await self._rebuild_patiently()
+        await self._until_whole()
+        await asyncio.gather(
+            *(self._matcher.take_over(partition, partial(ours, partition)) for partition in partitions)
+        )
+
+    async def _rebuild_patiently(self) -> None:
+        """Until it is done, by us or by somebody else: the archive may be away as well."""
+        while not self._whole.is_set():
+            try:
+                await asyncio.to_thread(self._rebuild, self._settings)
+                return
+            except Exception as error:
+                log.error("the rebuild failed, it is tried again: %s", error)
+                await asyncio.sleep(_REBUILD_AGAIN_S)
 
     def revoked(self, partitions: set[int]) -> None:
         for partition in partitions:
             self._matcher.let_go(partition)
 
-    async def process(self, partition: int, records: Sequence[Any]) -> None:
+    async def process(self, partition: int, records: Sequence[Any], stale: Callable[[], bool]) -> None:
+        await self._until_whole()  # a decision from half the marks would be wrong
         touches = [touch for record in records for touch in read_touches(record.value)]
-        await self._matcher.process(partition, touches)
+        await self._matcher.process(partition, touches, stale)
 
 
 ROLES: Final = {role.name: role for role in (IngestRole, CasesRole, MatcherRole)}
 
 
 def run_role(
-    name: str, settings: Settings, clock_ms: Callable[[], int], worker_index: int, metrics_port: int
+    name: str,
+    settings: Settings,
+    clock_ms: Callable[[], int],
+    worker_index: int,
+    metrics_port: int,
+    *,
+    rebuild: Rebuild,
 ) -> None:
-    """Run a role until SIGTERM; a crash ends the process with exit code 1. Does not return."""
+    """Run a role until SIGTERM; a crash ends the process with exit code 1. Does not return.
+
+    `rebuild`: what the matcher does by itself when it finds Redis lost, if settings say so.
+    """
     metrics = Metrics()
     start_http_server(metrics_port, addr="127.0.0.1", registry=metrics.registry)
-    role = ROLES[name](settings, clock_ms, metrics)
+    role = ROLES[name](settings, clock_ms, metrics, rebuild)
     worker.run(worker.build_app(settings, role, metrics, worker_index))

@@ -5,22 +5,16 @@ Every write is a merge, so every step may be repeated; a caller that is not sure
 
 from __future__ import annotations
 
-import hashlib
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import msgpack
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from schemas.events import Case
+from stream_processors.guard import Guard, StoreState
 from stream_processors.layout import (
     Layout,
     exposure_field,
@@ -37,8 +31,8 @@ from stream_processors.layout import (
 )
 from stream_processors.matching import Decision, Key, Standing, Warned
 from stream_processors.presence import Mark
+from stream_processors.scripts import OnFull, Scripts
 
-_LUA: Final = Path(__file__).parent / "lua"
 # Lua's unpack holds about 8,000 values: a bucket may take two of them a mark
 _MARKS_A_CALL: Final = 2_000
 
@@ -79,53 +73,45 @@ class Attempt:
     warned: Mapping[int, Warned]
 
 
-class _Script:
-    def __init__(self, name: str) -> None:
-        self.source = (_LUA / f"{name}.lua").read_text()
-        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
-
-
-def connect(url: str) -> Redis:
-    """A client that outlasts a short break, and raises after about ten seconds of it.
-
-    The socket time-out prevents waiting for ever on a server that is stopped or a half-open connection;
-    raising ends the worker, so that its records are redelivered.
-    """
-    return Redis.from_url(
-        url,
-        socket_timeout=5.0,
-        socket_connect_timeout=2.0,
-        health_check_interval=30,
-        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), 10),
-        retry_on_error=[RedisConnectionError, RedisTimeoutError],
-        protocol=2,
-    )
-
-
 class Store:
-    """Redis, spoken to in steps of the protocol."""
+    """Redis, spoken to in steps of the protocol.
 
-    def __init__(self, redis: Redis, layout: Layout) -> None:
-        self._redis = redis
+    A full Redis is waited for: it refuses to grow, so the step is repeated until there is room; `waiting`
+    hears of it. Every step raises StoreLostError when Redis is not of the epoch that `open` found.
+    """
+
+    def __init__(self, redis: Redis, layout: Layout, clock_ms: Callable[[], int], on_full: OnFull) -> None:
         self.layout = layout
-        self._scripts = {path.stem: _Script(path.stem) for path in sorted(_LUA.glob("*.lua"))}
+        self.guard = Guard(redis, layout, clock_ms)
+        self._scripts = Scripts(redis, on_full)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._redis.aclose()
+        await self._scripts.close()
 
-    async def load(self) -> None:
-        """Make the scripts known to the server. Raises redis.ConnectionError when it is away."""
-        for script in self._scripts.values():
-            await self._redis.script_load(script.source)
+    async def open(self, committed: Mapping[str, int]) -> StoreState:
+        """Make the scripts known, begin with the epoch that stands. Raises redis.ConnectionError when Redis
+        is away. `committed`: as Guard.open."""
+        await self._scripts.load()
+        state = await self.guard.open(committed)
+        self._scripts.epoch = state.epoch
+        return state
 
-    async def _run(self, name: str, keys: Sequence[str], args: Iterable[Any]) -> Any:
-        arguments = list(args)
-        try:
-            return await self._redis.evalsha(self._scripts[name].sha, len(keys), *keys, *arguments)
-        except NoScriptError:  # the server was restarted
-            await self.load()
-            return await self._redis.evalsha(self._scripts[name].sha, len(keys), *keys, *arguments)
+    async def record_positions(self, positions: Mapping[str, int]) -> None:
+        """Write down, in every shard, how far the store has been told; behind all that it was told."""
+        arguments = [word for item in positions.items() for word in item]
+        await self._scripts.run_all(
+            [
+                ("record_positions", [self.layout.state(shard)], list(arguments))
+                for shard in range(self.layout.shards)
+            ]
+        )
+
+    async def finish_rebuild(self, committed: Mapping[str, int], now_ms: int) -> None:
+        """The store is whole again, unless it was lost once more meanwhile (StoreLostError). `committed`:
+        what was acknowledged when the rebuild began to read; all of it is in the store now."""
+        await self.record_positions(committed)
+        await self._scripts.run("finish_rebuild", [self.layout.state(0)], [now_ms])
 
     # --- a scan -------------------------------------------------------------------------------
 
@@ -138,28 +124,15 @@ class Store:
             part = rows[start : start + _MARKS_A_CALL]
             marks_request, order = self._marks_request(part, flag_venues)
             persons_request, persons = self._persons_request(part, now_ms)
-            marked, found = await self._two_steps(marks_request, persons_request)
+            marked, found = await self._scripts.run_all(
+                [("add_marks", (), [marks_request]), ("add_index", (), [persons_request])]
+            )
             verdicts += _in_order(marked[0].decode(), order)
             for index, fields in marked[1]:
                 flags[flag_venues[index]] = [read_case(record) for record in fields[1::2]]
             for index, fields in found:
                 cases[persons[index]] = [read_case(record) for record in fields[1::2]]
         return Ingested("".join(verdicts), flags, cases)
-
-    async def _two_steps(self, marks: bytes, persons: bytes) -> tuple[Any, Any]:
-        # one round trip; commands of one connection run in order, so the venue step comes first
-        for _ in range(2):
-            pipeline = self._redis.pipeline(transaction=False)
-            pipeline.evalsha(self._scripts["add_marks"].sha, 0, marks)
-            pipeline.evalsha(self._scripts["add_index"].sha, 0, persons)
-            replies = await pipeline.execute(raise_on_error=False)
-            if not any(isinstance(reply, NoScriptError) for reply in replies):
-                break
-            await self.load()
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies[0], replies[1]
 
     def _marks_request(self, rows: Sequence[MarkRow], flag_venues: Sequence[str]) -> tuple[bytes, list[int]]:
         """The argument of add_marks, and for each mark of it the position of its row."""
@@ -206,7 +179,7 @@ class Store:
     async def set_case(self, case: Case, now_ms: int) -> tuple[CaseVerdict, Case]:
         """First step: what becomes of this version, and the case that stands."""
         layout = self.layout
-        verdict, record = await self._run(
+        verdict, record = await self._scripts.run(
             "set_case",
             [layout.case(case.case_id)],
             [layout.case_record(case, now_ms), case.subject, layout.case_expiry(case, now_ms)],
@@ -217,7 +190,7 @@ class Store:
         """Second step: give the person the case; the (hour, venue) pairs of the person's index."""
         assert case.person is not None
         layout = self.layout
-        entries = await self._run(
+        entries = await self._scripts.run(
             "set_person_case",
             [layout.cases(case.person), layout.index(case.person)],
             [
@@ -233,7 +206,7 @@ class Store:
         self, case_id: str, venues: Iterable[str]
     ) -> tuple[Case | None, list[str], list[str]]:
         """Remember venues of a case: (the case that stands, the new ones, all of them)."""
-        record, added, known = await self._run("add_case_venues", [self.layout.case(case_id)], venues)
+        record, added, known = await self._scripts.run("add_case_venues", [self.layout.case(case_id)], venues)
         case = read_case(record) if record else None
         return case, [venue.decode() for venue in added], [venue.decode() for venue in known]
 
@@ -247,7 +220,7 @@ class Store:
         wanted: list[str] = []
         if keys is not None:
             wanted = [exposure_field(*key) for key in keys] + [warning_field(day) for day in days]
-        reply = await self._run(
+        reply = await self._scripts.run(
             "set_flag",
             [layout.flags(venue), layout.entries(venue, case.case_id)],
             [
@@ -278,7 +251,7 @@ class Store:
         layout = self.layout
         fields = [bytes.fromhex(person) for person in persons or ()]
         request = [layout.bucket_prefix(venue), hours.start, hours.stop - 1, fields]
-        reply = await self._run(
+        reply = await self._scripts.run(
             "read_marks",
             [layout.bucket(venue, hours.start)],
             [msgpack.packb(request, use_bin_type=False)],
@@ -296,7 +269,25 @@ class Store:
             arguments += [exposure_field(*key), pack_standing(standing)]
         for day, warned in decision.warnings.items():
             arguments += [warning_field(day), pack_warned(warned)]
-        return bool(await self._run("write_pending", [self.layout.entries(venue, case_id)], arguments))
+        return bool(
+            await self._scripts.run("write_pending", [self.layout.entries(venue, case_id)], arguments)
+        )
+
+    async def restore(
+        self,
+        venue: str,
+        case: Case,
+        decision: Decision,
+        expire_at: int,
+    ) -> None:
+        """Put back what stands published of a case at a venue, unless something newer is there.
+        `expire_at` in Unix seconds."""
+        arguments: list[Any] = [expire_at]
+        for key, standing in decision.exposures.items():
+            arguments += [exposure_field(*key), standing.version, pack_standing(standing)]
+        for day, warned in decision.warnings.items():
+            arguments += [warning_field(day), warned.version, pack_warned(warned)]
+        await self._scripts.run("restore_entries", [self.layout.entries(venue, case.case_id)], arguments)
 
     async def clear_pending(self, venue: str, case_id: str, decision: Decision) -> None:
         """Fifth step: what was published is no longer pending."""
@@ -309,7 +300,7 @@ class Store:
         for day, warned in decision.warnings.items():
             calm = Warned(warned.version, warned.status, warned.presences, warned.contacts)
             arguments += [warning_field(day), pack_warned(warned), pack_warned(calm)]
-        await self._run("clear_pending", [self.layout.entries(venue, case_id)], arguments)
+        await self._scripts.run("clear_pending", [self.layout.entries(venue, case_id)], arguments)
 
 
 def _in_order(verdicts: str, order: Sequence[int]) -> list[str]:

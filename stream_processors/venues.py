@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from pydantic import ValidationError
 
@@ -18,9 +19,14 @@ log: Final = logging.getLogger(__name__)
 
 
 class Register:
-    """Venues by code. Pure: `put` and `remove` are all that changes it."""
+    """Venues by code; `put` is all that changes it. Threads may share it: one puts, others ask.
+
+    `changes` counts what was put.
+    """
 
     def __init__(self, venues: Iterable[Venue] = ()) -> None:
+        self.changes = 0
+        self._tree = threading.Lock()  # of the children: they are walked while others are put
         self._venues: dict[str, Venue] = {}
         self._children: dict[str, set[str]] = {}
         for venue in venues:
@@ -39,16 +45,18 @@ class Register:
     def put(self, venue: Venue) -> bool:
         """Add or replace a venue. False when that would change its dwell, which is never allowed:
         exposures already decided would no longer hold."""
-        old = self._venues.get(venue.code)
-        if old is not None:
-            if old.dwell != venue.dwell:
-                return False
-            if old.parent is not None:
-                self._children.get(old.parent, set()).discard(venue.code)
-        self._venues[venue.code] = venue
-        if venue.parent is not None:
-            self._children.setdefault(venue.parent, set()).add(venue.code)
-        return True
+        with self._tree:
+            old = self._venues.get(venue.code)
+            if old is not None:
+                if old.dwell != venue.dwell:
+                    return False
+                if old.parent is not None:
+                    self._children.get(old.parent, set()).discard(venue.code)
+            self._venues[venue.code] = venue
+            if venue.parent is not None:
+                self._children.setdefault(venue.parent, set()).add(venue.code)
+            self.changes += 1
+            return True
 
     def ancestors(self, code: str) -> list[str]:
         """Parents upwards, nearest first; a cycle ends it."""
@@ -63,11 +71,12 @@ class Register:
         """All venues below, without the venue itself."""
         found: set[str] = set()
         waiting = [code]
-        while waiting:
-            for child in self._children.get(waiting.pop(), ()):
-                if child != code and child not in found:
-                    found.add(child)
-                    waiting.append(child)
+        with self._tree:
+            while waiting:
+                for child in self._children.get(waiting.pop(), ()):
+                    if child != code and child not in found:
+                        found.add(child)
+                        waiting.append(child)
         return found
 
     def closed_at(self, codes: Iterable[str]) -> dict[str, int | None]:
@@ -80,7 +89,7 @@ class VenueTable:
     """A register that follows the topic in a thread.
 
     `catch_up` reads to the topic's end of that moment: a venue whose import was acknowledged before a scan
-    was posted is never unknown.
+    was posted is never unknown. It blocks: call it in a thread of its own.
     """
 
     def __init__(self, kafka: str, topic: str, timeout_s: float = 30.0) -> None:
@@ -99,8 +108,12 @@ class VenueTable:
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 100,
+                # the end is told: it may lie behind the last record, where compaction or a transaction left
+                # nothing to read
+                "enable.partition.eof": True,
             }
         )
+        self._broken: Exception | None = None
         self._thread = threading.Thread(target=self._follow, name="venues", daemon=True)
 
     def start(self) -> None:
@@ -125,6 +138,8 @@ class VenueTable:
         deadline = time.monotonic() + self._timeout_s
         ends = self._ends()
         while any(self._next[partition] < end for partition, end in ends.items()):
+            if self._broken is not None:
+                raise RuntimeError(f"the register of venues is not followed any more: {self._broken!r}")
             if time.monotonic() > deadline:
                 raise RuntimeError(f"could not read topic {self._topic} to its end in {self._timeout_s} s")
             self._poll(0.05)
@@ -134,20 +149,22 @@ class VenueTable:
         answers = self._admin.list_offsets(asked, request_timeout=self._timeout_s)
         return {partition.partition: answer.result().offset for partition, answer in answers.items()}
 
-    def closed_at(self, codes: Iterable[str]) -> Mapping[str, int | None]:
-        """As Register.closed_at; an unknown code is looked for at the end of the topic first."""
-        wanted = list(codes)
-        found = self.register.closed_at(wanted)
-        if len(found) < len(wanted):
-            self.catch_up()
-            found = self.register.closed_at(wanted)
-        return found
+    async def look_for(self, codes: Iterable[str]) -> bool:
+        """Look for unknown codes at the end of the topic; whether the register changed."""
+        before = self.register.changes
+        if any(code not in self.register for code in codes):
+            await asyncio.to_thread(self.catch_up)
+        return self.register.changes != before
 
-    def get(self, code: str) -> Venue | None:
+    async def get(self, code: str) -> Venue | None:
         """The venue, looked for at the end of the topic if need be."""
-        if code not in self.register:
-            self.catch_up()
+        await self.look_for([code])
         return self.register.get(code)
+
+    async def descendants(self, code: str) -> set[str]:
+        """All venues below, of those registered by now."""
+        await asyncio.to_thread(self.catch_up)
+        return self.register.descendants(code)
 
     def _partitions(self) -> list[int]:
         try:
@@ -159,22 +176,27 @@ class VenueTable:
         return sorted(metadata.partitions)
 
     def _follow(self) -> None:
-        while not self._stop.is_set():
-            self._poll(0.2)
+        try:
+            while not self._stop.is_set():
+                self._poll(0.2)
+        except Exception as error:
+            # a worker that goes on with an old register would refuse scans of new venues: the next look at
+            # the topic raises, which ends it
+            log.critical("the register of venues is not followed any more: %r", error)
+            self._broken = error
 
     def _poll(self, timeout_s: float) -> None:
         with self._lock:
             messages = self._consumer.consume(500, timeout_s)
             for message in messages:
                 self._apply(message)
-            for position in self._consumer.position(
-                [TopicPartition(self._topic, partition) for partition in self._next]
-            ):
-                if position.offset > 0:  # past control records and what compaction took
-                    self._next[position.partition] = position.offset
 
     def _apply(self, message: Message) -> None:
-        if message.error() is not None:
+        partition, offset, error = message.partition(), message.offset(), message.error()
+        if partition is None or offset is None or (error and error.code() != KafkaError._PARTITION_EOF):
+            return  # the client goes on by itself; `catch_up` gives up when that takes too long
+        self._next[partition] = max(self._next[partition], offset if error else offset + 1)
+        if error:
             return
         value = message.value()
         if value is None:
@@ -183,9 +205,9 @@ class VenueTable:
             return
         try:
             venue = Venue.model_validate_json(value)
-        except ValidationError as error:
-            problem = error.errors(include_input=False, include_url=False)[0]
-            log.error("ignored venue at offset %s: %s %s", message.offset(), problem["loc"], problem["msg"])
+        except ValidationError as wrong:
+            problem = wrong.errors(include_input=False, include_url=False)[0]
+            log.error("ignored venue at offset %s: %s %s", offset, problem["loc"], problem["msg"])
             return
         if not self.register.put(venue):
             log.error("ignored venue %s: its dwell was set before and never changes", venue.code)

@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,9 @@ Process = Callable[[int, Sequence[Any]], Awaitable[None]]
 
 # A worker that fails must be gone soon after, even when its shutdown hangs: Kafka redelivers to the next.
 _GIVE_UP_STOPPING_S: Final = 10.0
+# At SIGTERM, what is under way may finish for so long: with the commit and the close it stays well under the
+# session time-out (20 s) and the time after which a supervisor kills. What does not finish comes again.
+_DRAIN_S: Final = 5.0
 
 
 class Role:
@@ -37,17 +40,27 @@ class Role:
     name: str
     topic: str
     limit: int = 1
+    # Ends the worker: for what a role notices beside its chunks. Set before `start`.
+    fail: Callable[[BaseException], None]
 
     async def start(self) -> None:
         """Connect, load what is needed before the first chunk."""
         raise NotImplementedError
 
-    async def process(self, partition: int, records: Sequence[Any]) -> None:
-        """Do everything that a chunk asks for; return when it is durable."""
+    async def process(self, partition: int, records: Sequence[Any], stale: Callable[[], bool]) -> None:
+        """Do everything that a chunk asks for; return when it is durable.
+
+        `stale` tells whether the partition went elsewhere, or is delivered again, since the chunk was: then
+        the rest may be left undone.
+        """
         raise NotImplementedError
 
-    async def assigned(self, partitions: set[int]) -> None:
-        """Partitions of the topic are ours from now on; runs beside their first chunks."""
+    async def committing(self, offsets: Mapping[int, int]) -> None:
+        """These next offsets, by partition, are about to be committed. Raising ends the worker instead."""
+
+    async def assigned(self, partitions: set[int], ours: Callable[[int], bool]) -> None:
+        """Partitions of the topic are ours from now on, as long as `ours` says so; runs beside their first
+        chunks."""
 
     def revoked(self, partitions: set[int]) -> None:
         """Partitions are no longer ours."""
@@ -57,18 +70,9 @@ class Role:
         raise NotImplementedError
 
 
-def _crash(app: faust.App, error: BaseException) -> None:
-    log.critical("chunk failed, the worker ends and its chunk is delivered again: %r", error, exc_info=error)
-    loop = asyncio.get_running_loop()
-    loop.call_later(_GIVE_UP_STOPPING_S, os._exit, 1)
-    task = loop.create_task(app.crash(error))
-    task.add_done_callback(lambda _: None)
-
-
-def build_app(settings: Settings, role: Role, metrics: Metrics, worker: int) -> ChunkApp:
-    """The Faust app of a role; one agent, one topic."""
+def _new_app(settings: Settings, role: Role, worker: int) -> ChunkApp:
     group = settings.group(role.name)
-    app = ChunkApp(
+    return ChunkApp(
         group,
         broker=[f"kafka://{address}" for address in settings.kafka_address.split(",")],
         key_serializer="raw",
@@ -90,50 +94,104 @@ def build_app(settings: Settings, role: Role, metrics: Metrics, worker: int) -> 
         producer_request_timeout=30.0,
         broker_max_poll_interval=120.0,
     )
-    topic = app.topic(role.topic, value_serializer="raw", key_serializer="raw")
-    slots = asyncio.Semaphore(role.limit)
-    running: set[asyncio.Task[None]] = set()
 
-    async def handle(event: Any) -> None:
-        began = time.monotonic()
-        try:
-            await role.process(event.message.partition, event.message.value)
-            event.ack()
-        except Exception as error:
-            _crash(app, error)
-        finally:
-            slots.release()
-        metrics.chunk_seconds.observe(time.monotonic() - began)
-        metrics.progress.set_to_current_time()
 
-    async def take(stream: Any) -> None:
+class _Running:
+    """The chunks of a role that are under way, and what ends the worker."""
+
+    def __init__(self, app: ChunkApp, role: Role, metrics: Metrics) -> None:
+        self._app = app
+        self._role = role
+        self._metrics = metrics
+        self._slots = asyncio.Semaphore(role.limit)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def take(self, stream: Any) -> None:
+        """The agent: begin with each chunk as soon as there is a slot for it."""
         async for event in stream.noack().events():
-            await slots.acquire()
-            task = asyncio.get_running_loop().create_task(handle(event))
-            running.add(task)
-            task.add_done_callback(running.discard)
+            await self._slots.acquire()
+            self._begin(self._handle(event))
 
-    async def take_over(partitions: set[int]) -> None:
+    async def _handle(self, event: Any) -> None:
+        began, message = time.monotonic(), event.message
         try:
-            await role.assigned(partitions)
+            await self._role.process(
+                message.partition, message.value, lambda: bool(self._app.consumer.stale(message))
+            )
+            event.ack()
+        except BaseException as error:  # a chunk that was cancelled is not done either
+            self.crash(error)
+        finally:
+            self._slots.release()
+        self._metrics.chunk_seconds.observe(time.monotonic() - began)
+        self._metrics.progress.set_to_current_time()
+
+    async def committing(self, offsets: Mapping[int, int]) -> bool:
+        """Whether these offsets may be committed."""
+        try:
+            await self._role.committing(offsets)
         except Exception as error:
-            _crash(app, error)
+            self.crash(error)
+            return False
+        return True
 
-    def start_take_over(_: Any, assigned: Iterable[Any], **__: Any) -> None:
-        partitions = {tp.partition for tp in assigned}
-        task = asyncio.get_running_loop().create_task(take_over(partitions))
-        running.add(task)
-        task.add_done_callback(running.discard)
+    async def drain(self) -> None:
+        """Let what is under way finish, for a bounded time."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_DRAIN_S)
 
-    def let_go(_: Any, revoked: Iterable[Any], **__: Any) -> None:
-        role.revoked({tp.partition for tp in revoked})
+    def assigned(self, _: Any, assigned: Iterable[Any], **__: Any) -> None:
+        """Tell the role of its partitions, beside their first chunks."""
+        self._begin(self._take_over({tp.partition for tp in assigned}))
+
+    def revoked(self, _: Any, revoked: Iterable[Any], **__: Any) -> None:
+        """Tell the role what is no longer its own."""
+        self._role.revoked({tp.partition for tp in revoked})
+
+    async def _take_over(self, partitions: set[int]) -> None:
+        try:
+            await self._role.assigned(partitions, self._ours)
+        except Exception as error:
+            self.crash(error)
+
+    def _ours(self, partition: int) -> bool:
+        assignment = {(tp.topic, tp.partition) for tp in self._app.consumer.assignment()}
+        return (self._role.topic, partition) in assignment
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def crash(self, error: BaseException) -> None:
+        """End the worker: what is not acknowledged is delivered again, here or elsewhere."""
+        if self._app.should_stop:
+            return
+        log.critical(
+            "the worker ends, and what it has not acknowledged is delivered again: %r", error, exc_info=error
+        )
+        loop = asyncio.get_running_loop()
+        loop.call_later(_GIVE_UP_STOPPING_S, os._exit, 1)
+        self._begin(self._app.crash(error))
+
+
+def build_app(settings: Settings, role: Role, metrics: Metrics, worker: int) -> ChunkApp:
+    """The Faust app of a role; one agent, one topic."""
+    app = _new_app(settings, role, worker)
+    running = _Running(app, role, metrics)
+    topic = app.topic(role.topic, value_serializer="raw", key_serializer="raw")
+
+    async def take(stream: Any) -> None:  # Faust wants a function
+        await running.take(stream)
 
     app.agent(topic, name=role.name)(take)
-    app.on_partitions_assigned.connect(start_take_over, weak=False)
-    app.on_partitions_revoked.connect(let_go, weak=False)
-
+    app.on_partitions_assigned.connect(running.assigned, weak=False)
+    app.on_partitions_revoked.connect(running.revoked, weak=False)
+    role.fail = running.crash
     app.opening = role.start
     app.closing = role.stop
+    app.committing = running.committing
+    app.draining = running.drain
     return app
 
 

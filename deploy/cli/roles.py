@@ -32,6 +32,12 @@ def _clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _rebuild(settings: Settings) -> None:
+    from deploy.rebuild import rebuild  # noqa: PLC0415 (only when Redis was lost)
+
+    rebuild(settings)
+
+
 def _serve(role: RoleName, settings: Settings, worker: int) -> None:
     # imported here: a role loads only what it runs
     port = metrics_port(settings, role.value, worker)
@@ -46,7 +52,7 @@ def _serve(role: RoleName, settings: Settings, worker: int) -> None:
     else:
         from stream_processors.roles import run_role  # noqa: PLC0415
 
-        run_role(role.value, settings, _clock_ms, worker, port)
+        run_role(role.value, settings, _clock_ms, worker, port, rebuild=_rebuild)
 
 
 @commands.command()

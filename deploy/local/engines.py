@@ -157,8 +157,9 @@ def _escaped(value: str) -> str:
     return "".join(chr(code) if 32 <= code < 127 and code != 92 else f"\\u{code:04x}" for code in codes)
 
 
-def redis(data: Path, port: int, databases: int = 16) -> Launch:
-    """A Redis on loopback that keeps every write (append-only file, synced each second) and evicts none."""
+def redis(data: Path, port: int, databases: int = 16, maxmemory: str = "0") -> Launch:
+    """A Redis on loopback that keeps every write (append-only file, synced each second) and evicts none:
+    past `maxmemory` (0: no bound) it refuses to grow, and ingest waits."""
     server = shutil.which("redis-server")
     if server is None:
         raise EngineError("redis-server is not installed: run `make setup`, it installs or names it")
@@ -172,6 +173,7 @@ def redis(data: Path, port: int, databases: int = 16) -> Launch:
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": "",
+        "maxmemory": maxmemory,
         "maxmemory-policy": "noeviction",  # an evicted bucket would be a missed exposure
         # a bucket stays a listpack: 21.6 bytes a mark, where a hash table costs 75
         "hash-max-listpack-entries": 512,

@@ -85,7 +85,7 @@ class Stack:
         if not own.kafka:
             found.append(engines.kafka(data / "kafka", own.kafka_port))
         if not own.redis:
-            found.append(engines.redis(data / "redis", own.redis_port))
+            found.append(engines.redis(data / "redis", own.redis_port, maxmemory=own.redis_maxmemory))
         if not own.clickhouse:
             found.append(engines.clickhouse(data / "clickhouse", own.clickhouse_port))
         return found

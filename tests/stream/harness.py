@@ -48,6 +48,8 @@ class Installation:
     logs: Path
     codes: set[str] = field(default_factory=set)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    supervised: bool = False  # a role that dies is started again, as a supervisor does, instead of failing
+    deaths: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.producer = Producer(
@@ -195,7 +197,10 @@ class Installation:
         deadline = time.monotonic() + seconds
         while not true():
             dead = [role for role, process in self.running.items() if process.poll() is not None]
-            assert not dead, f"{dead} died: {self.tail(dead[0])}"
+            assert self.supervised or not dead, f"{dead} died: {self.tail(dead[0])}"
+            for role in dead:
+                self.deaths.append(role)
+                self.start(role)
             assert time.monotonic() < deadline, what
             time.sleep(0.1)
 

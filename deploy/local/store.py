@@ -1,0 +1,52 @@
+"""How Redis stands, for people: whole or lost, how far a rebuild is, how full it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """`whole`: it holds all that was acknowledged. `used` and `most` bytes (`most` 0: no bound)."""
+
+    whole: bool
+    words: str
+    since: int
+    used: int
+    most: int
+    step: str = ""
+    done: int = 0
+    total: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether it refuses to grow, so that ingest waits."""
+        return bool(self.most) and self.used >= self.most
+
+    @property
+    def memory(self) -> str:
+        """Used and most, in words."""
+        bound = f"of {self.most / 1e6:,.0f} MB" if self.most else "without a bound"
+        note = "; full: scans wait in Kafka, give it more maxmemory" if self.full else ""
+        return f"{self.used / 1e6:,.0f} MB {bound}{note}"
+
+
+def store_status(redis: Redis) -> StoreStatus:
+    """Ask Redis. Raises redis.RedisError."""
+    told: Any = redis.hgetall("s:{0}")
+    fields = {name.decode(): value.decode() for name, value in told.items()}
+    memory: Any = redis.info("memory")
+    used, most = int(memory["used_memory"]), int(memory.get("maxmemory", 0))
+    since = int(fields.get("since", 0))
+    if "epoch" not in fields:
+        # new, or lost: the next worker that starts knows, by what Kafka says was acknowledged
+        return StoreStatus(True, "no worker has begun with this Redis yet", since, used, most)
+    if fields.get("status") == "ready":
+        return StoreStatus(True, "Redis holds all that was acknowledged", since, used, most)
+    step, done, total = fields.get("step", ""), int(fields.get("done", 0)), int(fields.get("total", 0))
+    far = f": {step} {done}/{total}" if total else f": {step}" if step else ", not begun"
+    words = f"matching is degraded ({fields.get('reason', '')}); the rebuild{far}"
+    return StoreStatus(False, words, since, used, most, step, done, total)

@@ -1,0 +1,121 @@
+"""The Lua scripts: how they are called, repeated, and refused by a store that was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, OutOfMemoryError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from stream_processors.guard import SameServer, StoreLostError
+
+log: Final = logging.getLogger(__name__)
+
+OnFull = Callable[[bool], None]  # Redis refuses to grow; it has room again
+
+_LUA: Final = Path(__file__).parent / "lua"
+_FULL_PAUSE_S: Final = 1.0  # between two tries of a step that a full Redis refused
+
+
+def connect(url: str) -> Redis:
+    """A client that outlasts a short break, and raises after about ten seconds of it.
+
+    The socket time-out prevents waiting for ever on a server that is stopped or a half-open connection;
+    raising ends the worker, so that its records are redelivered. It speaks to one server process only
+    (StoreLostError): another one may hold less.
+    """
+    return Redis.from_url(
+        url,
+        redis_connect_func=SameServer().connected,
+        socket_timeout=5.0,
+        socket_connect_timeout=2.0,
+        health_check_interval=30,
+        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), 10),
+        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+        protocol=2,
+    )
+
+
+def source(name: str) -> str:
+    """The text of a script as the server gets it: the comparison of epochs, then the step."""
+    return (_LUA / "_guard.lua").read_text() + (_LUA / f"{name}.lua").read_text()
+
+
+def state_key(keys: Sequence[str]) -> str:
+    """The state of the shard that the keys are in; of the first for a call without keys of its own."""
+    if not keys:
+        return "s:{0}"
+    key = keys[0]
+    return "s:" + key[key.index("{") : key.index("}") + 1]
+
+
+class Scripts:
+    """Calls scripts within one epoch.
+
+    Each script is a merge, so a call may be repeated: after a broken connection, and while Redis is full
+    (`on_full` hears of it; it refuses to grow, so the step waits until there is room, and nothing is lost).
+    """
+
+    def __init__(self, redis: Redis, on_full: OnFull) -> None:
+        self._redis = redis
+        self._on_full = on_full
+        self._sources = {path.stem: source(path.stem) for path in sorted(_LUA.glob("[!_]*.lua"))}
+        self._shas = {
+            name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+            for name, text in self._sources.items()
+        }
+        self.epoch = ""
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    async def load(self) -> None:
+        """Make them known to the server."""
+        for text in self._sources.values():
+            await self._redis.script_load(text)
+
+    async def run(self, name: str, keys: Sequence[str], args: Iterable[Any]) -> Any:
+        """One script's reply. Raises StoreLostError, redis.RedisError."""
+        (reply,) = await self.run_all([(name, keys, list(args))])
+        return reply
+
+    async def run_all(self, calls: Sequence[tuple[str, Sequence[str], list[Any]]]) -> list[Any]:
+        """Several in one round trip, in this order: commands of one connection run in order."""
+        full = False
+        while True:
+            pipeline = self._redis.pipeline(transaction=False)
+            for name, keys, args in calls:
+                sha = self._shas[name]
+                pipeline.evalsha(sha, len(keys) + 1, *keys, state_key(keys), *args, self.epoch)
+            replies: list[Any] = await pipeline.execute(raise_on_error=False)
+            errors = [reply for reply in replies if isinstance(reply, Exception)]
+            if not errors:
+                if full:
+                    log.warning("Redis has room again")
+                    self._on_full(False)
+                return replies
+            if any(isinstance(error, OutOfMemoryError) for error in errors):
+                if not full:
+                    log.error("Redis is full: waiting, nothing is dropped; give it more maxmemory")
+                    self._on_full(True)
+                full = True
+                await asyncio.sleep(_FULL_PAUSE_S)
+            elif any(isinstance(error, NoScriptError) for error in errors):  # somebody flushed them
+                await self.load()
+            else:
+                raise next((lost for lost in map(_lost, errors) if lost), errors[0])
+
+
+def _lost(error: Exception) -> StoreLostError | None:
+    words = str(error)
+    return StoreLostError(f"Redis lost what it held: {words}") if words.startswith("STORELOST") else None
