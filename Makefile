@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint bench setup system clean lock schemas
+.PHONY: help demo test lint bench chaos setup system clean lock schemas
 help:
 	@echo "make demo   the whole job on Kafka, Redis and the ClickHouse engine, checked (KEEP=1 leaves it running)"
 	@echo "make test   every test      make lint   ruff, strict types, import direction"
+	@echo "make chaos  ten minutes of killed processes, judged by an oracle (SECONDS=600 SEED=7 SCANS=500000)"
 	@echo "make bench  a first throughput figure      make lock   pin the dependencies again"
 
 setup: system .venv/.installed deploy/local/kafka/libs/.installed
@@ -42,6 +43,10 @@ lint: .venv/.installed
 
 bench: setup
 	@$(BIN)/python -m benchmarks.throughput
+
+chaos: setup
+	@PYTHONPATH=. $(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(SCANS),--scans $(SCANS)) $(if $(OUT),--out $(OUT))
 
 lock:
 	uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
