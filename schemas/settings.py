@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     metrics_port: Port = 19100  # ingest; the other roles count up from it
 
     ingest_workers: Annotated[int, Field(ge=1, le=64)] = 1
+    # a worker with lag that commits nothing for so long hangs; longer than any pause that tells nobody
+    stalled_seconds: Annotated[int, Field(ge=3, le=86_400)] = 60
     replication: Annotated[int, Field(ge=1, le=7)] = 1
     partitions: dict[str, int] = {}  # by topic, where it differs from the declaration
     topic_prefix: str = ""  # before every topic and group name, where several installations share a cluster

@@ -67,10 +67,31 @@ _patiently = retry(
 )
 
 
-def consumer_lag(settings: Settings, roles: Iterable[Role] = tuple(ROLES.values())) -> list[Lag]:
-    """The lag of each role's group on each of its topics. Raises LagUnknownError."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a group stands on one partition. `done`: the next offset to be acknowledged; `end`: the next to
+    be written; `committed`: whether the group ever did; `begin`: the first that is there."""
+
+    done: int
+    end: int
+    committed: bool
+    begin: int
+
+    @property
+    def lag(self) -> int:
+        """Offsets from the last committed to the end; see Lag.records about markers."""
+        return max(0, self.end - self.done)
+
+
+# topic and partition
+Key = tuple[str, int]
+
+
+def places(settings: Settings, roles: Iterable[Role]) -> dict[str, dict[Key, Place]]:
+    """Where each role's group stands on each partition that is there. Raises LagUnknownError."""
     reading = [role for role in roles if role.inputs]
     client = admin(settings.kafka_address)
+    found: dict[str, dict[Key, Place]] = {}
     try:
         partitions = _partitions(client, settings, reading)
         flat = [each for own in partitions.values() for each in own]
@@ -78,26 +99,50 @@ def consumer_lag(settings: Settings, roles: Iterable[Role] = tuple(ROLES.values(
             _offsets(client, flat, _END),
             _offsets(client, flat, _BEGIN),
         )
-        found = []
         for role in reading:
             own = [each for topic in role.inputs for each in partitions.get(settings.topic(topic), [])]
             committed = _committed(settings, role, own)
-            for topic in role.inputs:
-                name = settings.topic(topic)
-                records = uncommitted = 0
-                for each in partitions.get(name, []):
-                    key = (name, each.partition)
-                    done = committed.get(key, begins[key])
-                    records += max(0, ends[key] - max(done, begins[key]))
-                    uncommitted += key not in committed and ends[key] > begins[key]
-                if name in partitions:
-                    count = len(partitions[name])
-                    found.append(Lag(role.name, settings.group(role.name), name, records, count, uncommitted))
+            found[role.name] = {
+                key: Place(
+                    max(committed.get(key, begins[key]), begins[key]),
+                    ends[key],
+                    key in committed,
+                    begins[key],
+                )
+                for key in ((each.topic, each.partition) for each in own)
+            }
     except KafkaException as error:
         raise LagUnknownError(
             f"Kafka at {settings.kafka_address} does not tell offsets: {error.args[0].str()}"
         ) from None
     return found
+
+
+def consumer_lag(settings: Settings, roles: Iterable[Role] = tuple(ROLES.values())) -> list[Lag]:
+    """The lag of each role's group on each of its topics. Raises LagUnknownError."""
+    reading = [role for role in roles if role.inputs]
+    stand = places(settings, reading)
+    found = []
+    for role in reading:
+        for topic in role.inputs:
+            name = settings.topic(topic)
+            own = [place for (of, _), place in stand[role.name].items() if of == name]
+            if own:
+                records = sum(place.lag for place in own)
+                uncommitted = sum(not place.committed and place.end > place.begin for place in own)
+                found.append(Lag(role.name, settings.group(role.name), name, records, len(own), uncommitted))
+    return found
+
+
+def holding(settings: Settings, role: Role, stand: Mapping[Key, Place]) -> set[Key]:
+    """Those of these partitions that hold a record at or after the place; the rest of the lag is markers.
+
+    Takes as long as Kafka needs to give a record, at most a few seconds. A partition that is not read by
+    then is not told: better too few than wrong.
+    """
+    group = settings.group(role.name)
+    waiting = [TopicPartition(topic, number, place.done) for (topic, number), place in stand.items()]
+    return set(_stamps(settings, group, waiting))
 
 
 def freshness(settings: Settings, now: float | None = None) -> Freshness:
@@ -187,10 +232,15 @@ def _reader(settings: Settings, group: str) -> Consumer:
 
 def _timestamps(settings: Settings, places: Sequence[TopicPartition]) -> list[int]:
     """The times (ms) of the records at these places; one that is compacted or gone is left out."""
+    return list(_stamps(settings, settings.group("status"), places).values())
+
+
+def _stamps(settings: Settings, group: str, places: Sequence[TopicPartition]) -> dict[Key, int]:
+    """The time (ms) of the first record at or after each place; a partition that gives none is left out."""
     if not places:
-        return []
-    consumer = _reader(settings, settings.group("status"))
-    found: dict[int, int] = {}
+        return {}
+    consumer = _reader(settings, group)
+    found: dict[Key, int] = {}
     try:
         consumer.assign(list(places))
         deadline = time.monotonic() + PATIENCE / 4
@@ -198,7 +248,7 @@ def _timestamps(settings: Settings, places: Sequence[TopicPartition]) -> list[in
             message = consumer.poll(0.2)
             if message is None or message.error():
                 continue
-            found.setdefault(message.partition() or 0, message.timestamp()[1])
+            found.setdefault((message.topic() or "", message.partition() or 0), message.timestamp()[1])
     finally:
         consumer.close()
-    return list(found.values())
+    return found

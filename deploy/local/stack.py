@@ -26,11 +26,13 @@ from deploy.local.roles import GATEWAY, Worker, health_url, metrics_port, worker
 from deploy.local.supervision import (
     MARKER,
     WATCH,
+    WATCHDOG,
     Folder,
     Program,
     Supervisor,
     SupervisorError,
     launch,
+    watchdog_program,
 )
 from deploy.local.watch import deaths
 from schemas.settings import Settings
@@ -132,10 +134,12 @@ class Stack:
             for each in launches:
                 self._say(f"{each.name}: getting its folder ready")
                 each.prepare()
-            programs = [
+            programs = [watchdog_program(self.folder)]
+            programs += [
                 Program(each.name, each.command, tier=10, stop_seconds=round(engines.STOP_SECONDS))
                 for each in launches
-            ] + [
+            ]
+            programs += [
                 Program(worker.name, tuple(self._command(worker)), _tier(worker), ROLE_STOP_SECONDS)
                 for worker in chosen
             ]
@@ -157,7 +161,9 @@ class Stack:
             (worker.name, partial(health.http_answers, health_url(self.settings, worker)))
             for worker in chosen
         ]
-        return self._start_all(roles, self._role_seconds) or changed or bool(made)
+        changed = self._start_all(roles, self._role_seconds) or changed or bool(made)
+        self.supervisor.start(WATCHDOG)
+        return changed
 
     def _start_all(self, processes: Sequence[tuple[str, Callable[[], None]]], seconds: float) -> bool:
         """Start side by side what does not run, wait until each is well; False: all ran already."""
@@ -208,9 +214,9 @@ class Stack:
             known = [name for name, process in kept.items() if process.state not in {"STOPPED", "EXITED"}]
             order = sorted(known, key=lambda name: (name in _ENGINES, name))
             tiers = [
-                [WATCH],  # it would start again what we stop
+                [WATCH, WATCHDOG],  # they would start again what we stop, or kill what ends slowly
                 [name for name in order if name == GATEWAY.name],
-                [name for name in order if name not in _ENGINES and name not in {GATEWAY.name, WATCH}],
+                [name for name in order if name not in {*_ENGINES, GATEWAY.name, WATCH, WATCHDOG}],
                 [name for name in order if name in _ENGINES],
             ]
             for tier in tiers:
@@ -232,7 +238,7 @@ class Stack:
             for name in sorted(waiting):
                 if states[name].pid == 0:
                     waiting.discard(name)
-                    if name != WATCH:
+                    if name not in {WATCH, WATCHDOG}:
                         self._say(f"{name}: ended")
             if waiting and time.monotonic() > deadline:
                 raise StackError(

@@ -29,6 +29,7 @@ from deploy.local.engines import UTF8
 # `down` finds what is left when the supervisor itself was killed.
 MARKER: Final = "TRUYVET_STACK_DATA"
 WATCH: Final = "watch"  # the event listener, see watch.py
+WATCHDOG: Final = "watchdog"  # ends workers that hang, see watchdog.py
 
 _LOG_BYTES: Final = 10 * 1024 * 1024
 _LOG_BACKUPS: Final = 3
@@ -95,6 +96,12 @@ class Folder:
             return inside
         mark = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"truyvet-{os.getuid()}" / f"{mark}.sock"
+
+
+def watchdog_program(folder: Folder) -> Program:
+    """Ends workers that hang; stops before them, for they may take long to end."""
+    command = (sys.executable, "-m", "deploy.local.watchdog", str(folder.data))
+    return Program(WATCHDOG, command, tier=40, stop_seconds=5)
 
 
 def configuration(folder: Folder, programs: Sequence[Program]) -> str:
@@ -277,6 +284,16 @@ class Supervisor:
     def stop(self, name: str) -> None:
         """Ask a process to end, unless it is not running; does not wait."""
         self._tell("stopProcess", name, unless="NOT_RUNNING")
+
+    def kill(self, name: str, pid: int) -> None:
+        """SIGKILL to a process, if it is still the one with this id; it is then started again."""
+        if self.processes()[name].pid != pid:
+            return
+        try:
+            self._call("signalProcess", name, "KILL")
+        except xmlrpc.client.Fault as fault:
+            if "NOT_RUNNING" not in fault.faultString:
+                raise SupervisorError(f"{name}: {fault.faultString}") from None
 
     def shutdown(self) -> None:
         """End supervisord, and with it whatever it still keeps, the highest tier first."""

@@ -51,6 +51,18 @@ def deaths(folder: Folder, since: int = 0) -> list[Death]:
     return found
 
 
+def leave_reason(folder: Folder, process: str, pid: int, reason: str) -> None:
+    """Say why a process is about to be ended: the note of its death will give it instead of the signal."""
+    path = _reason_left(folder, process)
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(orjson.dumps({"pid": pid, "reason": reason}))
+    fresh.replace(path)
+
+
+def _reason_left(folder: Folder, process: str) -> Path:
+    return folder.run / f"ended-{process}.json"
+
+
 @dataclass(slots=True)
 class Watch:
     """The listener's state: which process is to be tried again when. The clock gives Unix seconds."""
@@ -61,8 +73,8 @@ class Watch:
     _due: dict[str, float] = field(default_factory=dict)
     _pause: dict[str, float] = field(default_factory=dict)
 
-    def process_event(self, event: str, process: str) -> None:
-        """A process changed its state."""
+    def process_event(self, event: str, process: str, pid: int = 0) -> None:
+        """A process changed its state; `pid` of the one that ended, 0 where supervisord does not tell."""
         if event == "PROCESS_STATE_FATAL":
             pause = self._pause.get(process, _FIRST_PAUSE)
             self._pause[process] = min(2 * pause, _LONGEST_PAUSE)
@@ -71,7 +83,7 @@ class Watch:
             return
         if event == "PROCESS_STATE_EXITED":
             self._pause.pop(process, None)  # it had come up: the next failure begins with the short pause
-        reason = self._reason(process)
+        reason = self._left(process, pid) or self._reason(process)
         self._note({"at": round(self.clock() * 1000), "process": process, "reason": reason})
         self._say(process, f"died ({reason}): started again")
 
@@ -81,6 +93,18 @@ class Watch:
         for process in [name for name, due in self._due.items() if due <= now]:
             del self._due[process]
             self.start(process)
+
+    def _left(self, process: str, pid: int) -> str:
+        """Why the watchdog ended it, if it was that."""
+        path = _reason_left(self.folder, process)
+        try:
+            left = orjson.loads(path.read_bytes())
+        except FileNotFoundError:
+            return ""
+        except orjson.JSONDecodeError:
+            left = {}
+        path.unlink(missing_ok=True)
+        return str(left["reason"]) if left.get("pid") == pid else ""
 
     def _reason(self, process: str) -> str:
         """supervisord tells the exit code or the signal only to its own log."""
@@ -129,7 +153,8 @@ def main(data: Path) -> None:
         if event.startswith("TICK"):
             watch.tick()
         else:
-            watch.process_event(event, childutils.get_headers(payload)["processname"])
+            about = childutils.get_headers(payload)
+            watch.process_event(event, about["processname"], int(about.get("pid", 0)))
         childutils.listener.ok(sys.stdout)
 
 

@@ -54,7 +54,7 @@ def test_up_status_kill_down(make_stack: MakeStack) -> None:
     names = {row.name for row in seen.processes}
     assert names == {
         *("kafka", "redis", "clickhouse", "archive", "matcher", "cases"),
-        *("ingest-0", "ingest-1", "gateway"),
+        *("ingest-0", "ingest-1", "gateway", "watchdog"),
     }
     assert {row.name for row in seen.processes if row.external} == {"kafka", "clickhouse"}
     own = [row for row in seen.processes if not row.external]
@@ -190,7 +190,7 @@ def test_the_folder_is_enough_for_status_logs_and_down(
     assert document["healthy"] is True
     assert {each["name"] for each in document["processes"]} >= {"redis", "gateway", "ingest-0"}
     table = run(cli.commands, ["status", *data])
-    assert table.exit_code == 0 and "healthy" in table.stdout
+    assert table.exit_code == 0 and "healthy" in table.stdout, table.stdout
 
     log = run(cli.commands, ["logs", "ingest", "-n", "5", *data])
     assert log.exit_code == 0 and "tiny role on" in log.stdout

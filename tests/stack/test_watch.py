@@ -87,3 +87,15 @@ def test_the_notes_stay_small_and_a_torn_line_is_left_out(
     with scene.folder.restarts.open("ab") as file:
         file.write(b'{"at": 12, "proc')
     assert deaths(scene.folder) == kept
+
+
+def test_what_the_watchdog_ended_is_noted_with_its_reason_once(scene: Scene) -> None:
+    scene.log("2026-01-01 00:00:00,000 WARN exited: matcher (terminated by SIGKILL; not expected)")
+    watch.leave_reason(scene.folder, "matcher", 77, "no progress for 61 s with lag 5")
+    scene.watch.process_event("PROCESS_STATE_EXITED", "matcher", 77)
+    scene.watch.process_event("PROCESS_STATE_EXITED", "matcher", 78)
+    # left for a process that was gone before it could be ended
+    watch.leave_reason(scene.folder, "matcher", 78, "no progress for 99 s with lag 5")
+    scene.watch.process_event("PROCESS_STATE_EXITED", "matcher", 79)
+    reasons = [death["reason"] for death in deaths(scene.folder)]
+    assert reasons == ["no progress for 61 s with lag 5", "killed by SIGKILL", "killed by SIGKILL"]
