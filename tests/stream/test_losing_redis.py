@@ -87,10 +87,9 @@ def test_a_wiped_redis_is_noticed_rebuilt_and_what_became_due_is_published(
         assert {key[2] for key in exposed} == {market, cafe}
         assert len([key for key in exposed if key[2] == market]) == 197  # 77 left after 10 minutes
         assert ("k1", person(77), market) not in exposed
-        assert all(entry["case_version"] == 2 for entry in there.last(topics.EXPOSURES).values())
-        assert all(
-            there.last(topics.EXPOSURES)[key]["version"] > entry["version"] for key, entry in before.items()
-        )
+        after = there.last(topics.EXPOSURES)
+        assert all(entry["case_version"] == 2 for entry in after.values())
+        assert all(after[key]["version"] > entry["version"] for key, entry in before.items())
 
 
 def state(settings: Settings) -> dict[bytes, bytes]:
