@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from redis import Redis
+
+
+_FULL: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +26,15 @@ class StoreStatus:
 
     @property
     def full(self) -> bool:
-        """Whether it refuses to grow, so that ingest waits."""
-        return bool(self.most) and self.used >= self.most
+        """Whether it refuses to grow, or soon will: then ingest waits. What a command takes for itself while
+        it runs counts too, so it refuses some way below the bound."""
+        return bool(self.most) and self.used >= _FULL * self.most
 
     @property
     def memory(self) -> str:
         """Used and most, in words."""
         bound = f"of {self.most / 1e6:,.0f} MB" if self.most else "without a bound"
-        note = "; full: scans wait in Kafka, give it more maxmemory" if self.full else ""
+        note = "; full or nearly: scans wait in Kafka, give it more maxmemory" if self.full else ""
         return f"{self.used / 1e6:,.0f} MB {bound}{note}"
 
 

@@ -193,14 +193,15 @@ def test_a_full_redis_is_waited_for(settings: Settings, tmp_path: Path) -> None:
                 sent += 4000
                 there.flush()
                 there.wait(
-                    lambda: there.lag("ingest") == 0 or store_status(client).full, "neither done nor full"
+                    lambda: there.lag("ingest") == 0 or "Redis is full" in there.tail("ingest"),
+                    "neither done nor full",
                 )
-                if store_status(client).full:
+                if "Redis is full" in there.tail("ingest"):
                     break
+            assert store_status(client).full
             time.sleep(3)
             assert there.lag("ingest") > 0
             assert there.running["ingest"].poll() is None
-            assert "Redis is full" in there.tail("ingest")
             client.config_set("maxmemory", "200mb")
         there.settle(("ingest",))
         visits = [visit["scan_id"] for values in there.values(topics.VISITS) for visit in values]
