@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from redis import Redis
 
-
 _FULL: Final = 0.95
 
 
