@@ -1,0 +1,295 @@
+"""Every interleaving of a world's actors, with faults, down to rest; and what must hold there.
+
+Actors: one for each scan (each on a partition of its own), one for all versions of the case in the order of
+their topic, and the matcher. An actor may crash at any step and begin again (redelivery); or leave a zombie
+that goes on as if it had not been replaced. A matcher that takes over begins its transactional id first, so
+a zombie's write is refused from then on. What a matcher reads may be one record or all that is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from tests.model.actors import DEAD, DONE, FENCED, OWN, PUBLISH, SCRIPT, Ask, Tree
+from tests.model.scripts import EMPTY, Scripts, State
+
+_FINISHED: Final = -1
+
+
+class World(NamedTuple):
+    """A state of everything. Nodes are those of the tree; _FINISHED: acknowledged."""
+
+    redis: State
+    scans: tuple[int, ...]
+    case_at: int  # position in the topic of cases
+    case: int
+    touched: tuple[bytes, ...]  # what is not acknowledged
+    taken: int  # records of the chunk at hand
+    match: int  # node, or _FINISHED: no chunk at hand
+    incarnation: int
+    owner: int  # whose incarnation may write
+    zombies: tuple[tuple[str, int, int], ...]  # kind, node, incarnation
+    visits: frozenset[str]
+    exposures: tuple[tuple[str, bytes, int], ...]  # key, last record, highest version
+    last_case: int  # version of the last record of the topic of cases
+    faults: int
+
+
+@dataclass
+class Scenario:
+    """A small world: scans and case versions as records, and what must stand of each person at its end."""
+
+    name: str
+    scans: tuple[bytes, ...]
+    cases: tuple[bytes, ...]
+    expected: dict[str, tuple[str, int] | None]  # person → status and minutes; None: never said exposed
+    faults: int = 1
+    zombies: bool = True
+
+
+@dataclass
+class Outcome:
+    """What an exploration saw."""
+
+    states: int = 0
+    rests: int = 0
+    broken: list[str] = field(default_factory=list)
+
+
+@cache
+def _exposure(value: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = orjson.loads(value)
+    return found
+
+
+class Explorer:
+    """Explores one scenario. Without `fence`, a zombie's write is taken; with `early_ack`, a scan is
+    acknowledged before its visit is written: two protocols that have to be found out."""
+
+    def __init__(
+        self, scenario: Scenario, tree: Tree, scripts: Scripts, fence: bool = True, early_ack: bool = False
+    ) -> None:
+        self._scenario = scenario
+        self._tree = tree
+        self._scripts = scripts
+        self._fence = fence
+        self._early_ack = early_ack
+        about = {orjson.loads(value).get("person") for value in scenario.cases}
+        self._of_a_case = [orjson.loads(value)["person"] in about for value in scenario.scans]
+
+    def explore(self, most: int = 5_000_000, stop_at_first: bool = True) -> Outcome:
+        """Visit every state that can be reached."""
+        outcome = Outcome()
+        begin = self._begin()
+        seen, waiting = {begin}, [begin]
+        while waiting:
+            world = waiting.pop()
+            found = self._steps(world)
+            if self._at_rest(world):
+                outcome.rests += 1
+                if wrong := self._wrong(world):
+                    outcome.broken.append(wrong)
+                    if stop_at_first:
+                        break
+            for after in map(self._same, found):
+                if after not in seen:
+                    seen.add(after)
+                    waiting.append(after)
+            assert len(seen) <= most, f"more than {most} states"
+        outcome.states = len(seen)
+        return outcome
+
+    def _begin(self) -> World:
+        tree, scenario = self._tree, self._scenario
+        versions = [orjson.loads(value)["version"] for value in scenario.cases]
+        return World(
+            redis=EMPTY,
+            scans=tuple(tree.root(("scan", value)) for value in scenario.scans),
+            case_at=0,
+            case=self._case_root(0),
+            touched=(),
+            taken=0,
+            match=_FINISHED,
+            incarnation=1,
+            owner=0,
+            zombies=(),
+            visits=frozenset(),
+            exposures=(),
+            last_case=versions[-1] if versions else 0,
+            faults=scenario.faults,
+        )
+
+    def _case_root(self, at: int) -> int:
+        cases = self._scenario.cases
+        if at >= len(cases):
+            return _FINISHED
+        return self._tree.root(("case", orjson.loads(cases[at])["case_id"].encode(), cases[at]))
+
+    def _same(self, world: World) -> World:
+        """One world for all that behave the same."""
+        if world.zombies:
+            alive = tuple(each for each in world.zombies if self._tree.ask(each[1]) not in (DONE, DEAD))
+            if alive != world.zombies:
+                world = world._replace(zombies=alive)
+        if world.match == _FINISHED and not any(kind == "match" for kind, _, _ in world.zombies):
+            world = world._replace(redis=self._scripts.at_rest(world.redis))
+        return world
+
+    # --- steps --------------------------------------------------------------------------------
+
+    def _steps(self, world: World) -> list[World]:
+        for at, node in enumerate(world.scans):
+            # a step that nobody else can see, and that sees nobody, needs no other order
+            if node != _FINISHED and self._alone(self._tree.ask(node), at):
+                return self._step_of_scan(world, at, node)
+        found: list[World] = []
+        for at, node in enumerate(world.scans):
+            found += self._step_of_scan(world, at, node)
+        if world.case != _FINISHED:
+            found += self._step_of_case(world)
+        found += self._step_of_matcher(world)
+        for at, (kind, node, incarnation) in enumerate(world.zombies):
+            rest = world.zombies[:at] + world.zombies[at + 1 :]
+            ask = self._tree.ask(node)
+            if ask not in (DONE, DEAD):
+                after, child = self._answer(world, node, ask, incarnation)
+                found.append(after._replace(zombies=tuple(sorted((*rest, (kind, child, incarnation))))))
+        return found
+
+    def _alone(self, ask: Ask, at: int) -> bool:
+        """Whether a scan's next step commutes with every step of the others: its acknowledgement, a visit
+        without news for the matcher, the index of a person whom no case is about."""
+        if ask is DONE:
+            return True
+        if ask.kind == PUBLISH:
+            return all(topic != "touched" for topic, _, _ in ask.what)
+        return ask.what[0] == "add_index" and not self._of_a_case[at]
+
+    def _step_of_scan(self, world: World, at: int, node: int) -> list[World]:
+        if node == _FINISHED:
+            return []
+
+        def put(base: World, to: int) -> World:
+            return base._replace(scans=(*base.scans[:at], to, *base.scans[at + 1 :]))
+
+        ask = self._tree.ask(node)
+        root = self._tree.root(("scan", self._scenario.scans[at]))
+        found = [put(base, root) for base in self._faults(world, "scan", node, root, 0)]
+        if ask is DONE:
+            return [*found, put(world, _FINISHED)]
+        after, child = self._answer(world, node, ask, 0)
+        if self._early_ack and ask.kind == PUBLISH:  # acknowledged before it is written: a crash loses it
+            found += [put(base, _FINISHED) for base in self._faults(world, "scan", node, -2, 0)]
+        return [*found, put(after, child)]
+
+    def _step_of_case(self, world: World) -> list[World]:
+        node, root = world.case, self._case_root(world.case_at)
+        ask = self._tree.ask(node)
+        found = [base._replace(case=root) for base in self._faults(world, "case", node, root, 0)]
+        if ask is DONE:
+            at = world.case_at + 1
+            return [*found, world._replace(case_at=at, case=self._case_root(at))]
+        after, child = self._answer(world, node, ask, 0)
+        return [*found, after._replace(case=child)]
+
+    def _step_of_matcher(self, world: World) -> list[World]:
+        if world.match == _FINISHED:
+            left = len(world.touched)
+            owned = world.owner == world.incarnation
+            return [
+                world._replace(taken=count, match=self._tree.root(("match", owned, world.touched[:count])))
+                for count in sorted({1, left} - {0})
+                if left
+            ]
+        ask = self._tree.ask(world.match)
+
+        def again(base: World) -> World:
+            return base._replace(taken=0, match=_FINISHED, incarnation=base.incarnation + 1)
+
+        found = [
+            again(base)
+            for base in self._faults(world, "match", world.match, _FINISHED, world.incarnation)
+        ]
+        if ask is DEAD:  # shut out: it ends, and a new one takes over
+            return [again(world)]
+        if ask is DONE:
+            left_over = world.touched[world.taken :]
+            return [*found, world._replace(touched=left_over, taken=0, match=_FINISHED)]
+        after, child = self._answer(world, world.match, ask, world.incarnation)
+        return [*found, after._replace(match=child)]
+
+    def _faults(self, world: World, kind: str, node: int, root: int, incarnation: int) -> list[World]:
+        """The worlds in which this actor has just crashed, or was replaced and goes on as a zombie."""
+        if not world.faults or node == root:
+            return []
+        less = world._replace(faults=world.faults - 1)
+        if not self._scenario.zombies or self._tree.ask(node) is DONE:
+            return [less]
+        zombies = tuple(sorted((*world.zombies, (kind, node, incarnation))))
+        return [less, less._replace(zombies=zombies)]
+
+    def _answer(self, world: World, node: int, ask: Ask, incarnation: int) -> tuple[World, int]:
+        """Do what an actor asks; the world after it and the actor's node."""
+        if ask.kind == SCRIPT:
+            reply, redis = self._scripts.run(world.redis, *ask.what)
+            return world._replace(redis=redis), self._tree.child(node, reply)
+        if ask.kind == OWN:
+            return world._replace(owner=incarnation), self._tree.child(node, None)
+        if incarnation and self._fence and world.owner != incarnation:
+            return world, self._tree.child(node, FENCED)
+        for topic, _, value in ask.what:
+            world = self._written(world, topic, value)
+        return world, self._tree.child(node, None)
+
+    def _written(self, world: World, topic: str, value: bytes) -> World:
+        if topic == "touched":
+            return world._replace(touched=(*world.touched, value))
+        if topic == "visits":
+            ids = {visit["scan_id"] for visit in orjson.loads(value)}
+            return world._replace(visits=world.visits | ids)
+        if topic == "cases":
+            return world._replace(last_case=orjson.loads(value)["version"])
+        if topic == "exposures":
+            it = _exposure(value)
+            key = it["exposure_id"]
+            others = [each for each in world.exposures if each[0] != key]
+            highest = max([it["version"]] + [each[2] for each in world.exposures if each[0] == key])
+            return world._replace(exposures=tuple(sorted([*others, (key, value, highest)])))
+        return world
+
+    # --- what must hold -----------------------------------------------------------------------
+
+    def _at_rest(self, world: World) -> bool:
+        return (
+            all(node == _FINISHED for node in world.scans)
+            and world.case == _FINISHED
+            and world.match == _FINISHED
+            and not world.touched
+        )
+
+    def _wrong(self, world: World) -> str:
+        scenario = self._scenario
+        stands: dict[str, tuple[str, int]] = {}
+        for _, value, highest in world.exposures:
+            it = _exposure(value)
+            if it["version"] != highest:
+                return f"the last record is version {it['version']}, an earlier one was {highest}"
+            stands[it["person"]] = (it["status"], it["minutes"])
+        for person, must in scenario.expected.items():
+            found = stands.get(person)
+            if must is None and found is not None and found[0] == "exposed":
+                return f"{person} stands {found}, and was never exposed"
+            if must is not None and must[0] == "exposed" and found != must:
+                return f"{person} stands {found}, not {must}"
+        ids = {orjson.loads(value)["scan_id"] for value in scenario.scans}
+        if world.visits != ids:
+            return f"visits lost: {sorted(ids - world.visits)}"
+        if scenario.cases:
+            versions = [orjson.loads(value)["version"] for value in scenario.cases]
+            if world.last_case != max(versions):
+                return f"the last record of the case is version {world.last_case}"
+        return ""
