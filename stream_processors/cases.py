@@ -80,6 +80,7 @@ class Cases:
             case = read_case_record(record)
             if isinstance(case, tuple):
                 await self._reject(record, *case)
+                await self._stands_again(record.key)
             else:
                 await self._take(record, case)
 
@@ -102,18 +103,34 @@ class Cases:
         verdict, standing = await self._store.set_case(case, self._clock_ms())
         if verdict == "conflict":
             await self._reject(record, "conflict", f"version {case.version} was another case before")
+            await self._highest_again(standing)
             return
         if verdict == "subject":
             detail = f"the case is about {standing.subject}; another person or venue is a new case"
             await self._reject(record, "subject_changed", detail)
+            await self._highest_again(standing)
             return
         self._metrics.cases.labels(verdict).inc()
         if verdict == "lower":
-            # the late record is now the last of its key: compaction must find the highest there instead
-            out = Out(self._topics.cases, standing.to_json(), standing.case_id.encode())
-            await self._producer.send([out])
+            await self._highest_again(standing)
             return
         self._metrics.touched.inc(await self.announce(case))
+
+    async def _highest_again(self, standing: Case) -> None:
+        """A record that does not count is now the last of its key: compaction must find the version that
+        stands there instead."""
+        out = Out(self._topics.cases, standing.to_json(), standing.case_id.encode())
+        await self._producer.send([out])
+
+    async def _stands_again(self, key: bytes | None) -> None:
+        """The same, of a record that could not be read: its key says which case it hides."""
+        try:
+            case_id = (key or b"").decode()
+        except UnicodeDecodeError:
+            return  # no case has such a key
+        standing, _, _ = await self._store.add_case_venues(case_id, [])
+        if standing is not None:
+            await self._highest_again(standing)
 
     async def announce(self, case: Case) -> int:
         """Tell the matcher of every venue that a case that stands ever touched; returns how many."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -35,7 +35,9 @@ log: Final = logging.getLogger(__name__)
 Status = Literal["ready", "lost"]
 READY: Final = "ready"
 LOST: Final = "lost"
-_BEGIN: Final = (Path(__file__).parent / "lua" / "_begin_epoch.lua").read_text()
+_LUA: Final = Path(__file__).parent / "lua"
+_BEGIN: Final = (_LUA / "_begin_epoch.lua").read_text()
+_SPREAD: Final = (_LUA / "_spread_epoch.lua").read_text()
 
 
 class StoreLostError(RuntimeError):
@@ -89,9 +91,13 @@ class Guard:
         A store that has no epoch and owes nothing is new, and ready. Raises redis.RedisError.
         """
         shards = await self._fields()
+        if "epoch" in shards[0] and "begun" not in shards[0]:
+            # somebody is just beginning, or died while it was: the first shard has decided already
+            await self._spread(shards[0]["epoch"])
+            shards = await self._fields()
         epochs = [fields.get("epoch") for fields in shards]
         if set(epochs) == {None} and not committed:
-            return await self._begin(epochs, {"status": READY})
+            return await self._begin(None, {"status": READY})
         reason = ""
         if None in epochs:
             reason = "Redis holds nothing" if set(epochs) == {None} else "a shard of Redis holds nothing"
@@ -101,7 +107,7 @@ class Guard:
             reason = next(filter(None, (_behind(fields, committed) for fields in shards)), "")
         if reason:
             log.critical("matching is degraded: %s. Buckets and flags have to be rebuilt", reason)
-            return await self._begin(epochs, {"status": LOST, "reason": reason})
+            return await self._begin(epochs[0], {"status": LOST, "reason": reason})
         return _state(shards[0])
 
     async def state(self) -> StoreState:
@@ -113,23 +119,23 @@ class Guard:
 
     async def mark_lost(self, reason: str) -> StoreState:
         """Begin a new epoch because somebody knows better. Whoever works with the old one ends."""
-        epochs = [fields.get("epoch") for fields in await self._fields()]
-        return await self._begin(epochs, {"status": LOST, "reason": reason})
+        known = (await self._fields())[0].get("epoch")
+        return await self._begin(known, {"status": LOST, "reason": reason})
 
-    async def _begin(self, known: Sequence[str | None], about: Mapping[str, str]) -> StoreState:
-        """A new epoch on every shard; the first shard decides between several who begin one."""
-        first, *rest = known
+    async def _begin(self, known: str | None, about: Mapping[str, str]) -> StoreState:
+        """A new epoch on every shard. The first shard decides between several who begin one: `known` is what
+        was seen there; whoever comes later goes on with what the first made."""
         fields = [word for item in about.items() for word in item] + ["since", str(self._clock_ms())]
-        epoch = await self._begin_on(0, first, uuid.uuid4().hex, fields)
-        for shard, there in enumerate(rest, 1):
-            await self._begin_on(shard, there, epoch, ())
+        arguments = [known or "", uuid.uuid4().hex, *fields]
+        key = self._layout.state(0)
+        epoch: bytes = await cast(Any, self._redis.eval(_BEGIN, 1, key, *arguments))
+        await self._spread(epoch.decode())
         return await self.state()
 
-    async def _begin_on(self, shard: int, expected: str | None, epoch: str, fields: Sequence[str]) -> str:
-        keys = [self._layout.state(shard)]
-        arguments = [expected or "", epoch, *fields]
-        stands: bytes = await cast(Any, self._redis.eval(_BEGIN, 1, *keys, *arguments))
-        return stands.decode()
+    async def _spread(self, epoch: str) -> None:
+        for shard in range(1, self._layout.shards):
+            await cast(Any, self._redis.eval(_SPREAD, 1, self._layout.state(shard), epoch))
+        await cast(Any, self._redis.hset(self._layout.state(0), "begun", 1))
 
     async def progress(self, step: str, done: int, total: int) -> None:
         """Say how far a rebuild is; for whoever looks."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final
 
@@ -73,12 +74,14 @@ class _StoreRole(worker.Role):
         self._metrics = metrics
         self._rebuild = rebuild
         self._whole = asyncio.Event()
+        self._closing = AsyncExitStack()
 
     async def start(self) -> None:
         settings = self._settings
         committed = await asyncio.to_thread(committed_offsets, settings.kafka_address, group_topics(settings))
         layout = Layout(settings.redis_shards, settings.retention_days)
         self._store = Store(connect(settings.redis_url), layout, self._clock_ms, self._on_full)
+        self._closing.push_async_callback(self._store.close)
         state = await self._store.open(committed)
         self._metrics.degraded.set(state.status != READY)
         if state.status == READY:
@@ -86,15 +89,15 @@ class _StoreRole(worker.Role):
         else:
             log.critical("matching is degraded (%s): cases and matching wait for a rebuild", state.reason)
         self._venues = VenueTable(settings.kafka_address, settings.topic(topics.VENUES))
+        self._closing.push_async_callback(asyncio.to_thread, self._venues.stop)
         await asyncio.to_thread(self._venues.start)
         self._producer = DurableProducer(settings.kafka_address)
-        self._watch = asyncio.get_running_loop().create_task(self._follow(state.epoch))
+        self._closing.push_async_callback(asyncio.to_thread, self._producer.close)
+        watch = asyncio.get_running_loop().create_task(self._follow(state.epoch))
+        self._closing.callback(watch.cancel)  # else it would look at a closed connection
 
     async def stop(self) -> None:
-        self._watch.cancel()  # else it would look at a closed connection
-        await asyncio.to_thread(self._producer.close)
-        await asyncio.to_thread(self._venues.stop)
-        await self._store.close()
+        await self._closing.aclose()
 
     async def committing(self, offsets: Mapping[int, int]) -> None:
         await self._store.record_positions(

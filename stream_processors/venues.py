@@ -12,10 +12,22 @@ from typing import Final
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from pydantic import ValidationError
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from schemas.events import Venue
 
 log: Final = logging.getLogger(__name__)
+
+_PASSING: Final = frozenset(
+    {
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError._TRANSPORT,
+        KafkaError._TIMED_OUT,
+    }
+)
 
 
 class Register:
@@ -85,6 +97,12 @@ class Register:
         return {code: venues[code].closed_at for code in codes if code in venues}
 
 
+def _passing(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and bool(
+        error.args[0].retriable() or error.args[0].code() in _PASSING
+    )
+
+
 class VenueTable:
     """A register that follows the topic in a thread.
 
@@ -146,8 +164,23 @@ class VenueTable:
 
     def _ends(self) -> dict[int, int]:
         asked = {TopicPartition(self._topic, partition): OffsetSpec.latest() for partition in self._next}  # type: ignore[no-untyped-call]
-        answers = self._admin.list_offsets(asked, request_timeout=self._timeout_s)
-        return {partition.partition: answer.result().offset for partition, answer in answers.items()}
+        patience = Retrying(
+            # a broker that was restarted: the client knows its new epoch only after an answer that fails
+            retry=retry_if_exception(_passing),
+            wait=wait_fixed(0.2),
+            stop=stop_after_delay(self._timeout_s),
+            reraise=True,
+        )
+
+        def ask() -> dict[int, int]:
+            answers = self._admin.list_offsets(asked, request_timeout=self._timeout_s)
+            return {partition.partition: answer.result().offset for partition, answer in answers.items()}
+
+        try:
+            return patience(ask)
+        except KafkaException as error:
+            words = error.args[0].str()
+            raise RuntimeError(f"Kafka does not tell the end of {self._topic}: {words}") from error
 
     async def look_for(self, codes: Iterable[str]) -> bool:
         """Look for unknown codes at the end of the topic; whether the register changed."""

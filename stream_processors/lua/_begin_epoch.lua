@@ -1,4 +1,4 @@
--- Begin an epoch on a shard; what was written down of the one before is gone. KEYS[1] s: of the shard.
+-- Begin an epoch on the first shard; what was written down of the one before is gone. KEYS[1] its s:.
 -- ARGV: the epoch that is expected there ('' for none), the new one, then field, value, ...
 -- Returns the epoch that stands: another one than the new when somebody was quicker.
 local there = redis.call('HGET', KEYS[1], 'epoch') or ''

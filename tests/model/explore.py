@@ -49,6 +49,7 @@ class Scenario:
     expected: dict[str, tuple[str, int] | None]  # person → status and minutes; None: never said exposed
     faults: int = 1
     zombies: bool = True
+    faulty: tuple[str, ...] = ("scan", "case", "match")  # whose processes may fail
 
 
 @dataclass
@@ -211,8 +212,7 @@ class Explorer:
             return base._replace(taken=0, match=_FINISHED, incarnation=base.incarnation + 1)
 
         found = [
-            again(base)
-            for base in self._faults(world, "match", world.match, _FINISHED, world.incarnation)
+            again(base) for base in self._faults(world, "match", world.match, _FINISHED, world.incarnation)
         ]
         if ask is DEAD:  # shut out: it ends, and a new one takes over
             return [again(world)]
@@ -224,7 +224,7 @@ class Explorer:
 
     def _faults(self, world: World, kind: str, node: int, root: int, incarnation: int) -> list[World]:
         """The worlds in which this actor has just crashed, or was replaced and goes on as a zombie."""
-        if not world.faults or node == root:
+        if not world.faults or node == root or kind not in self._scenario.faulty:
             return []
         less = world._replace(faults=world.faults - 1)
         if not self._scenario.zombies or self._tree.ask(node) is DONE:

@@ -67,6 +67,8 @@ SCENARIOS: Final = (
     Scenario("withdrawn", (CAME, MET), (case(1), case(2, status="withdrawn")), {CONTACT: None}),
     Scenario("withdrawn first", (CAME, MET), (case(2, status="withdrawn"), case(1)), {CONTACT: None}),
     Scenario("narrowed away", (CAME, MET), (case(1), case(2, begin=100)), {CONTACT: None}),
+    # days later: the new window alone does not know of the venue any more
+    Scenario("moved far away", (CAME, MET), (case(1), case(2, 4 * 1440, 5 * 1440)), {CONTACT: None}),
     Scenario("widened", (CAME, MET), (case(1, begin=100), case(2)), {CONTACT: ("exposed", 55)}),
     Scenario(
         "a void takes the case's mark away",

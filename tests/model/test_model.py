@@ -1,0 +1,55 @@
+"""Every interleaving of small worlds keeps the promises; every simpler protocol is found out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import redis
+
+from schemas.settings import Settings
+from tests.model.actors import Actors, Tree
+from tests.model.explore import Explorer
+from tests.model.scenarios import NOW_MS, SCENARIOS, VENUES
+from tests.model.scripts import Scripts
+from tests.model.unsafe import UNSAFE, Unsafe
+
+pytestmark = pytest.mark.engines
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(settings.redis_url) as found:
+        yield found
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_every_order_of_steps_ends_with_the_truth(name: str, client: redis.Redis) -> None:
+    outcome = Explorer(
+        replace(BY_NAME[name], faults=0), Tree(Actors(VENUES, NOW_MS)), Scripts(client)
+    ).explore()
+    assert not outcome.broken
+    assert outcome.rests
+
+
+@pytest.mark.parametrize("name", ["withdrawn", "withdrawn first", "moved far away"])
+def test_a_crash_at_any_step_changes_nothing(name: str, client: redis.Redis) -> None:
+    scenario = replace(BY_NAME[name], faults=1, zombies=False)
+    outcome = Explorer(scenario, Tree(Actors(VENUES, NOW_MS)), Scripts(client)).explore()
+    assert not outcome.broken
+
+
+def test_a_zombie_of_any_step_changes_nothing(client: redis.Redis) -> None:
+    scenario = replace(BY_NAME["withdrawn first"], faults=1, zombies=True)
+    outcome = Explorer(scenario, Tree(Actors(VENUES, NOW_MS)), Scripts(client)).explore()
+    assert not outcome.broken
+
+
+@pytest.mark.parametrize("unsafe", UNSAFE, ids=lambda unsafe: unsafe.name)
+def test_a_simpler_protocol_is_found_out(unsafe: Unsafe, client: redis.Redis) -> None:
+    scenario = replace(BY_NAME[unsafe.scenario], faults=unsafe.faults, zombies=unsafe.zombies)
+    actors = Actors(VENUES, NOW_MS, **unsafe.actors)
+    explorer = Explorer(scenario, Tree(actors), Scripts(client, unsafe.sources), **unsafe.explorer)
+    assert explorer.explore().broken
