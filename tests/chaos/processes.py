@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,14 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from deploy.local.engines import UTF8, last_lines
+from deploy.local.engines import UTF8
 from tests.chaos.plan import Fault
 
 # What a supervisor waits before it starts a process again that ended by itself.
 _AGAIN_S: Final = 1.0
 # Longer than any role or engine takes to end by itself; past it SIGTERM was not heard, and that is told.
 _END_S: Final = 40.0
-_WORDS: Final = 12
+# What tells in a log why a process ended: the first such lines, the causes, and the last.
+_TELLING: Final = re.compile(r"the worker ends|Error\b|CRITICAL|Traceback|cannot|could not", re.IGNORECASE)
+_LINES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class _Process:
     running: subprocess.Popen[bytes] | None = None
     hit: Hit | None = None
     due: float | None = None  # when it is to be started, or continued
+    log_from: int = 0  # where in its log the running process begins
 
 
 class Processes:
@@ -118,7 +122,7 @@ class Processes:
             process.hit.code = code
             process.due = now + process.hit.fault.seconds
             return
-        words = last_lines(self._log(process.spec), _WORDS)
+        words = telling(self._log(process.spec).read_bytes()[process.log_from :].decode("utf-8", "replace"))
         self.own_ends.append(OwnEnd(process.spec.name, now, code, words))
         process.due = now + _AGAIN_S
 
@@ -132,6 +136,7 @@ class Processes:
 
     def _run(self, process: _Process) -> None:
         with self._log(process.spec).open("ab") as log:
+            process.log_from = log.tell()
             process.running = subprocess.Popen(
                 [*_BOUND, *process.spec.command],
                 env={**os.environ, **UTF8, **process.spec.env},
@@ -161,6 +166,13 @@ class Processes:
         for process in self._all.values():
             process.running = None
         _end(running)
+
+
+def telling(text: str) -> list[str]:
+    """The lines of a log that say why its process ended."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    found = [line[:300] for line in lines if _TELLING.search(line)]
+    return [*found[:_LINES], *found[_LINES:][-1:]] or [line[:300] for line in lines[-_LINES:]]
 
 
 def _end(running: Sequence[subprocess.Popen[bytes]], seconds: float = 15.0) -> None:

@@ -22,6 +22,13 @@ def show(outcome: Outcome, console: Console) -> None:
     for line in outcome.lines:
         for example in [] if line.ok else line.examples:
             console.print(f"{line.what}: {example}", markup=False, highlight=False)
+    for end in outcome.own_ends:
+        reason = next((word for word in end.words if "the worker ends" in word), (end.words or [""])[0])
+        console.print(
+            f"{end.at:6.1f} s  {end.name} ended by itself ({end.code}): {reason}",
+            markup=False,
+            highlight=False,
+        )
     for words in outcome.stuck + outcome.sent.errors:
         console.print(words, markup=False)
     console.print(_summary(outcome), markup=False, highlight=False)

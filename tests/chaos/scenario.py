@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 from schemas.codes import ALPHABET, new_code
@@ -94,7 +95,7 @@ class _Sent(NamedTuple):
 def build(seed: int, scans: int, cases: int, today: int) -> Scenario:
     """A scenario of about so many scans (at least) and cases; `today` in minutes of the epoch."""
     rng = random.Random(seed)
-    venues = _venues(rng, max(24, min(150, scans // 2500)), today)
+    venues = _venues(rng, max(15, min(150, scans // 2500)), today)
     scenario = Scenario(seed, today, venues)
     stream = _Stream(rng, scenario)
     stream.fill(scans)
@@ -155,16 +156,21 @@ class _Stream:
         self.sent: list[_Sent] = []
         self.start = scenario.today - DAYS * DAY
         self.open = [venue for venue in scenario.venues if venue.closed_at is None]
+        # some places are where everybody meets
+        self.weights = list(accumulate(1 / (rank + 3) for rank in range(len(self.open))))
         self.closed = [venue for venue in scenario.venues if venue.closed_at is not None]
         self.taken = {venue.code for venue in scenario.venues}
 
     def fill(self, scans: int) -> None:
         rng = self.rng
         persons = [f"{rng.getrandbits(64):016x}" for _ in range(max(60, scans // 45))]
-        habits = {person: rng.choices(self.open, k=5) for person in persons}
+        habits = {person: rng.choices(self.open, cum_weights=self.weights, k=5) for person in persons}
         while len(self.sent) < scans:
             person = rng.choice(persons)
-            venue = rng.choice(habits[person]) if rng.random() < 0.7 else rng.choice(self.open)
+            if rng.random() < 0.7:
+                venue = rng.choice(habits[person])
+            else:
+                (venue,) = rng.choices(self.open, cum_weights=self.weights)
             self._visit(person, venue)
             if rng.random() < 0.03:
                 self._bad(person)
