@@ -6,7 +6,7 @@ BIN := .venv/bin
 help:
 	@echo "make demo   the whole job on Kafka, Redis and the ClickHouse engine, checked (KEEP=1 leaves it running)"
 	@echo "make test   every test      make lint   ruff, strict types, import direction"
-	@echo "make chaos  ten minutes of killed processes, judged by an oracle (SECONDS=600 SEED=7 SCANS=500000)"
+	@echo "make chaos  ten minutes of killed processes, judged by an oracle (SECONDS=600 SEED=7)"
 	@echo "make bench  a first throughput figure      make lock   pin the dependencies again"
 
 setup: system .venv/.installed deploy/local/kafka/libs/.installed

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import orjson
 
 from deploy.demo.oracle import Exposed, ExposureKey
-from tests.chaos.expected import Expected, WarningKey, identity, most_evidence
+from tests.chaos.expected import Expected, WarningKey, identity, met, most_evidence
 from tests.chaos.found import Entry, Found, Row, json_of
 from tests.chaos.scenario import Mark
 
@@ -215,6 +215,8 @@ def _history_problems(expected: Expected, key: bytes, records: list[Row]) -> Ite
         exposed = [record for record in records if record["status"] == "exposed"]
         if not exposed:
             yield "withdrawn, and never exposed"
+        elif not met(expected, own):
+            yield "withdrawn, and could never be exposed"
         elif any(exposed[-1][name] != last[name] for name in ("first", "last", "minutes")):
             yield f"withdrawn with other times than {exposed[-1]}"
 

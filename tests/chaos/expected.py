@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,17 @@ def most_evidence(expected: Expected, key: ExposureKey) -> int:
         for who in persons
         for minute in expected.evidence.get((str(who), venue), [])
     )
+
+
+def met(expected: Expected, key: ExposureKey) -> bool:
+    """Whether the contact, and the case's person if it has one, were ever at the venue around the date.
+
+    Nobody else can have been exposed there, not even before a check-out or a later version.
+    """
+    case_id, person, venue, date = key
+    subject = expected.subjects.get(case_id)
+    alone = replace(expected, subjects={})
+    return all(most_evidence(alone, (case_id, who, venue, date)) > 0 for who in (person, subject or person))
 
 
 def identity(key: ExposureKey) -> str:

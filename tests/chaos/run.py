@@ -15,6 +15,7 @@ import redis
 from pydantic import SecretStr
 
 from deploy.local import engines as local
+from deploy.local.health import http_answers
 from deploy.local.lag import Lag, LagUnknownError, consumer_lag
 from deploy.local.memory import environment_of
 from deploy.local.roles import ROLES
@@ -156,8 +157,6 @@ def start_roles(
 
 
 def _ready(settings: Settings) -> None:
-    from deploy.local.health import http_answers  # noqa: PLC0415
-
     http_answers(f"http://127.0.0.1:{settings.gateway_port}/readyz")
 
 
@@ -235,18 +234,16 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Outcome:
             f"{scenario.scans} scans in {len(scenario.posts)} posts, {len(planned)} faults,"
             f" {options.seconds:.0f} s …"
         )
+        outcome = Outcome(options, scenario, [], traffic.sent, held.hits, planned=planned)
         traffic.start()
         sampler.start()
-        _hit(held, planned, traffic, options.seconds, clock, say)
-        outcome = Outcome(options, scenario, [], traffic.sent, held.hits, planned=planned)
-        quiet = time.monotonic()
-        outcome.stuck += [f"stuck until restarted: {words}" for words in settle(held, settings)]
-        if outcome.stuck:
-            say(f"{'; '.join(outcome.stuck)}: restarting the roles …")
-            held.again(PROCESSES)
-            outcome.stuck += [f"stuck after a restart: {words}" for words in settle(held, settings)]
-        outcome.settled = time.monotonic() - quiet
-        sampler.stop()
+        try:
+            _hit(held, planned, traffic, options.seconds, clock, say)
+            traffic.stop()
+            outcome.settled = _settle_in_the_end(held, settings, outcome.stuck, say)
+        finally:
+            traffic.stop()
+            sampler.stop()
         outcome.own_ends = list(held.own_ends)
         answers = sorted(traffic.sent.times)
         outcome.recoveries = [recovered(hit, sampler.samples, answers) for hit in held.hits]
@@ -283,4 +280,19 @@ def _hit(
                 say(f"{now:6.1f} s  {fault.signal} to {fault.target}")
         held.tick()
         time.sleep(0.05)
-    traffic.stop()
+
+
+def _settle_in_the_end(
+    held: Processes, settings: Settings, stuck: list[str], say: Callable[[str], None]
+) -> float:
+    """Wait without another restart first: a role that hangs is told, and only then set going again.
+
+    Returns how many seconds it took.
+    """
+    began = time.monotonic()
+    stuck += [f"stuck until restarted: {words}" for words in settle(held, settings)]
+    if stuck:
+        say(f"{'; '.join(stuck)}: restarting the roles …")
+        held.again(PROCESSES)
+        stuck += [f"stuck after a restart: {words}" for words in settle(held, settings)]
+    return time.monotonic() - began

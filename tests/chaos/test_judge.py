@@ -110,8 +110,16 @@ def repeated(found: Found, **fields: Any) -> None:
 def unasked(found: Found, status: str) -> None:
     """A record of somebody whom the oracle does not name."""
     row = orjson.loads(found.exposures[0].value or b"") | {"person": "f" * 16, "status": status}
+    row["version"] += status == "withdrawn"
+    row["evidence"] += status == "withdrawn"
     own = identity((row["case_id"], row["person"], row["venue"], row["date"]))
     found.exposures.append(entry(own, row | {"exposure_id": own}))
+
+
+def once_wrong(found: Found) -> None:
+    """Exposed and withdrawn again, of somebody who was never there."""
+    unasked(found, "exposed")
+    unasked(found, "withdrawn")
 
 
 def rewarned(found: Found, **fields: Any) -> None:
@@ -172,6 +180,7 @@ PLANTED: dict[str, tuple[str, str, Callable[[Found], Any]]] = {
         "wrong",
         lambda it: unasked(it, "withdrawn"),
     ),
+    "exposed for a while though never there": ("histories of exposures", "wrong", once_wrong),
     "a falling version": ("histories of exposures", "wrong", lambda it: repeated(it, version=1)),
     "a version that says two things": ("histories of exposures", "wrong", lambda it: repeated(it, last=0)),
     "an old case version": ("histories of exposures", "wrong", lambda it: changed(it, case_version=0)),
