@@ -77,7 +77,10 @@ class Processes:
         self._all: dict[str, _Process] = {}
         self.hits: list[Hit] = []
         self.own_ends: list[OwnEnd] = []
-        logs.mkdir(parents=True, exist_ok=True)
+        # what a killed process leaves behind in its folder for temporary files goes with the run's
+        self._temporary = logs.parent / "tmp"
+        for folder in (logs, self._temporary):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, spec: Spec) -> None:
         """Start a process, and again whenever it ends."""
@@ -139,7 +142,7 @@ class Processes:
             process.log_from = log.tell()
             process.running = subprocess.Popen(
                 [*_BOUND, *process.spec.command],
-                env={**os.environ, **UTF8, **process.spec.env},
+                env={**os.environ, **UTF8, "TMPDIR": str(self._temporary), **process.spec.env},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
