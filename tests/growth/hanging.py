@@ -1,6 +1,6 @@
 """A worker as `truyvet run` starts it, that hangs as Faust does: its loop stands, its threads go on.
 
-    python -m tests.growth.hanging FILE ROLE NUMBER
+    python tests/growth/hanging.py FILE ROLE NUMBER
 
 When FILE is there as a chunk comes, the file is removed and that chunk never ends; heartbeats and /metrics
 go on. The next start works.

@@ -19,6 +19,7 @@ from deploy.local.watch import deaths
 from deploy.local.watchdog import owners_of
 from schemas import topics
 from schemas.settings import Settings
+from tests.growth import hanging
 from tests.stream.harness import HOUR, MINUTE, Installation, now_ms, person
 
 pytestmark = pytest.mark.engines
@@ -38,7 +39,7 @@ def stack(settings: Settings, tmp_path: Path, hang: Path) -> Iterator[Stack]:
 
     def command(worker: Worker) -> tuple[str, ...]:
         if worker == Worker(INGEST, 1):
-            return sys.executable, "-m", "tests.growth.hanging", str(hang), "ingest", "1"
+            return sys.executable, hanging.__file__, str(hang), "ingest", "1"
         return role_command(worker)
 
     made = Stack(own, command)
