@@ -1,4 +1,4 @@
-"""truyvet with a deliberate defect: `python -m tests.chaos.defect NAME run ingest --worker 0`.
+"""truyvet with a deliberate defect: `python tests/chaos/defect.py NAME run ingest --worker 0`.
 
 A judge that cannot fail is worth nothing, so each of these has to be seen by the comparison. The defects
 that need a crash bring it with them, once and at the worst moment: marks are in Redis, nothing is published

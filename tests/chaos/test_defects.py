@@ -10,6 +10,7 @@ import pytest
 
 from schemas.settings import Settings
 from tests.chaos import compare, expected
+from tests.chaos import defect as defects
 from tests.chaos.compare import Line
 from tests.chaos.defect import ONCE
 from tests.chaos.run import processes, read, role_command, settle, start_roles, today, with_keys
@@ -24,7 +25,7 @@ def judged(settings: Settings, folder: Path, defect: str, seconds: float = 4.0) 
     scenario = build(11, 10_000, 12, today())
     wanted = expected.expect(scenario, folder / "oracle")
     began = time.monotonic()
-    ingest = (sys.executable, "-m", "tests.chaos.defect", defect, "run", "ingest", "--worker", "0")
+    ingest = (sys.executable, defects.__file__, defect, "run", "ingest", "--worker", "0")
     commands = {name: role_command(name) for name in ("gateway", "cases", "matcher", "archive")}
     own = with_keys(settings)
     with processes(folder, lambda: time.monotonic() - began) as held:

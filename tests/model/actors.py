@@ -42,6 +42,10 @@ class Ask:
     what: tuple[Any, ...]
 
 
+class ActorError(Exception):
+    """A role ended with an error that no answer explains: wrong in every world."""
+
+
 DONE: Final = Ask("done", ())
 DEAD: Final = Ask("dead", ())
 
@@ -181,7 +185,8 @@ class Actors:
             return port.next.result()
         if isinstance(task.exception(), PublishError):
             return DEAD
-        task.result()
+        if error := task.exception():
+            raise ActorError(f"{start[0]}: {error!r}") from error
         return DONE
 
 
@@ -192,21 +197,23 @@ class Tree:
         self._actors = actors
         self._nodes: list[tuple[tuple[Any, ...], tuple[Any, ...]]] = []
         self._asks: list[Ask | None] = []
+        self._attempts: list[int] = []
         self._children: dict[tuple[int, Any], int] = {}
         self._roots: dict[tuple[Any, ...], int] = {}
 
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def _new(self, start: tuple[Any, ...], replies: tuple[Any, ...]) -> int:
+    def _new(self, start: tuple[Any, ...], replies: tuple[Any, ...], attempts: int) -> int:
         self._nodes.append((start, replies))
         self._asks.append(None)
+        self._attempts.append(attempts)
         return len(self._nodes) - 1
 
     def root(self, start: tuple[Any, ...]) -> int:
         """The node of an actor that was just started."""
         if start not in self._roots:
-            self._roots[start] = self._new(start, ())
+            self._roots[start] = self._new(start, (), 0)
         return self._roots[start]
 
     def child(self, node: int, reply: Any) -> int:
@@ -214,8 +221,14 @@ class Tree:
         at = (node, reply)
         if at not in self._children:
             start, replies = self._nodes[node]
-            self._children[at] = self._new(start, (*replies, reply))
+            ask = self.ask(node)
+            attempts = self._attempts[node] + (ask.kind == SCRIPT and ask.what[0] == "set_flag")
+            self._children[at] = self._new(start, (*replies, reply), attempts)
         return self._children[at]
+
+    def attempts(self, node: int) -> int:
+        """How often a matcher in this situation has begun to match anything."""
+        return self._attempts[node]
 
     def ask(self, node: int) -> Ask:
         """What the actor in this situation asks."""

@@ -82,4 +82,10 @@ SCENARIOS: Final = (
         (place(1, 0, 30, VENUE), place(2, 0, 8, VENUE)),
         {CONTACT: ("exposed", 8)},
     ),
+    Scenario(
+        "a place-time withdrawn",
+        (scan(CONTACT, 0, venue=BELOW),),
+        (place(1, 0, 30, BELOW), place(2, 0, 30, BELOW, status="withdrawn")),
+        {CONTACT: None},
+    ),
 )

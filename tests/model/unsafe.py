@@ -131,5 +131,5 @@ UNSAFE: Final = (
     Unsafe("the venues of the new window only", "moved far away", {"cases": NewWindowOnly}, faults=0),
     Unsafe("a touched venue that the case forgets", "moved far away", {"store": ForgetsVenues}, faults=0),
     Unsafe("attempts are not counted", "a check-out ends it", sources=_UNCOUNTED, zombies=True),
-    Unsafe("a zombie may write", "withdrawn", explorer={"fence": False}, zombies=True),
+    Unsafe("a zombie may write", "a place-time withdrawn", explorer={"fence": False}, zombies=True),
 )

@@ -18,6 +18,7 @@ import orjson
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from deploy.local import engines
 from deploy.local.lag import LagUnknownError, consumer_lag
 from deploy.local.memory import environment_of
 from deploy.local.roles import ROLES
@@ -217,3 +218,18 @@ def installed(settings: Settings, logs: Path, *roles: str) -> Iterator[Installat
         yield installation
     finally:
         installation.stop()
+
+
+@contextmanager
+def redis_of_its_own(folder: Path, port: int, **options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Redis apart from that of the session, with `options` of deploy.local.engines.redis."""
+    launch = engines.redis(folder, port, **options)  # type: ignore[arg-type]
+    launch.prepare()
+    process = subprocess.Popen(launch.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        assert engines.wait_until(launch.answers, 20) is None
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(10)
