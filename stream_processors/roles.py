@@ -9,10 +9,10 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final
 
-from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 
 from schemas import topics
+from schemas.serving import serve
 from schemas.settings import Settings
 from stream_processors import worker
 from stream_processors.cases import CaseRecord, Cases, CaseTopics
@@ -303,6 +303,7 @@ def run_role(
     `rebuild`: what the matcher does by itself when it finds Redis lost, if settings say so.
     """
     metrics = Metrics()
-    start_http_server(metrics_port, addr="127.0.0.1", registry=metrics.registry)
+    heart = worker.Heart()
+    serve(metrics.registry, metrics_port, heart.trouble)
     role = ROLES[name](settings, clock_ms, metrics, rebuild)
-    worker.run(worker.build_app(settings, role, metrics, worker_index))
+    worker.run(worker.build_app(settings, role, metrics, worker_index, heart))

@@ -29,6 +29,10 @@ _GIVE_UP_STOPPING_S: Final = 10.0
 # At SIGTERM, what is under way may finish for so long: with the commit and the close it stays well under the
 # session time-out (20 s) and the time after which a supervisor kills. What does not finish comes again.
 _DRAIN_S: Final = 5.0
+# The loop shows every second that it goes round; after so many without, /healthz says that the worker hangs.
+# The longest piece of work without an await is parsing a chunk (some 50 ms).
+_BEAT_S: Final = 1.0
+_HANGS_S: Final = 30.0
 
 
 class Role:
@@ -96,20 +100,50 @@ def _new_app(settings: Settings, role: Role, worker: int) -> ChunkApp:
     )
 
 
+class Heart:
+    """Whether the loop goes round: it beats there, and is asked from another thread. Seconds, monotonic."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._beaten = clock()
+
+    async def beat(self) -> None:
+        """For as long as the loop lives."""
+        while True:
+            self._beaten = self._clock()
+            await asyncio.sleep(_BEAT_S)
+
+    def trouble(self) -> str | None:
+        """What /healthz has to say."""
+        still = self._clock() - self._beaten
+        return f"the worker hangs: its loop has stood for {still:.0f} s" if still > _HANGS_S else None
+
+
 class _Running:
     """The chunks of a role that are under way, and what ends the worker."""
 
-    def __init__(self, app: ChunkApp, role: Role, metrics: Metrics) -> None:
+    def __init__(self, app: ChunkApp, role: Role, metrics: Metrics, heart: Heart) -> None:
         self._app = app
         self._role = role
         self._metrics = metrics
+        self._heart = heart
         self._slots = asyncio.Semaphore(role.limit)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    async def open(self) -> None:
+        """Before the consumer starts."""
+        beating = asyncio.get_running_loop().create_task(self._heart.beat())
+        self._beating = beating  # else nothing holds it
+        await self._role.start()
 
     async def take(self, stream: Any) -> None:
         """The agent: begin with each chunk as soon as there is a slot for it."""
         async for event in stream.noack().events():
             await self._slots.acquire()
+            if self._draining:  # what is not begun comes again, and is not waited for
+                self._slots.release()
+                return
             self._begin(self._handle(event))
 
     async def _handle(self, event: Any) -> None:
@@ -136,7 +170,8 @@ class _Running:
         return True
 
     async def drain(self) -> None:
-        """Let what is under way finish, for a bounded time."""
+        """Begin with no more, and let what is under way finish, for a bounded time."""
+        self._draining = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_DRAIN_S)
 
@@ -175,10 +210,10 @@ class _Running:
         self._begin(self._app.crash(error))
 
 
-def build_app(settings: Settings, role: Role, metrics: Metrics, worker: int) -> ChunkApp:
+def build_app(settings: Settings, role: Role, metrics: Metrics, worker: int, heart: Heart) -> ChunkApp:
     """The Faust app of a role; one agent, one topic."""
     app = _new_app(settings, role, worker)
-    running = _Running(app, role, metrics)
+    running = _Running(app, role, metrics, heart)
     topic = app.topic(role.topic, value_serializer="raw", key_serializer="raw")
 
     async def take(stream: Any) -> None:  # Faust wants a function
@@ -188,7 +223,7 @@ def build_app(settings: Settings, role: Role, metrics: Metrics, worker: int) -> 
     app.on_partitions_assigned.connect(running.assigned, weak=False)
     app.on_partitions_revoked.connect(running.revoked, weak=False)
     role.fail = running.crash
-    app.opening = role.start
+    app.opening = running.open
     app.closing = role.stop
     app.committing = running.committing
     app.draining = running.drain
