@@ -63,12 +63,14 @@ class Installation:
     def start(self, *roles: str) -> None:
         for role in roles:
             name, _, worker = role.partition(":")
-            log = (self.logs / f"{name}{worker}.log").open("ab")
+            self.launch(role, sys.executable, "-m", "truyvet", "run", name, "--worker", worker or "0")
+
+    def launch(self, role: str, *command: str) -> None:
+        """Start a role by a command of the test's own."""
+        name, _, worker = role.partition(":")
+        with (self.logs / f"{name}{worker}.log").open("ab") as log:
             self.running[role] = subprocess.Popen(
-                [sys.executable, "-m", "truyvet", "run", name, "--worker", worker or "0"],
-                env={**os.environ, **environment_of(self.settings)},
-                stdout=log,
-                stderr=log,
+                command, env={**os.environ, **environment_of(self.settings)}, stdout=log, stderr=log
             )
 
     def kill(self, role: str) -> None:
