@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import random
 import shutil
 import signal
 import socket
@@ -16,7 +17,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -26,6 +27,8 @@ import psutil
 from deploy.local.health import NotHealthyError, clickhouse_answers, kafka_answers, redis_answers
 
 HOST = "127.0.0.1"
+_FIRST_PORT = 20_000  # above every default of ours
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 KAFKA_HOME = Path(__file__).parent / "kafka"
 CLICKHOUSE_MODULE = "deploy.local.clickhouse"
 
@@ -278,21 +281,37 @@ def wait_until(
             return None
 
 
+def _first_ephemeral() -> int:
+    """From here on, the system hands ports to connections that go out: one may be taken at any moment."""
+    try:
+        return int(_EPHEMERAL.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 32_768  # Linux' own; macOS begins later
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that are free now and that nobody else was told within this call."""
+    """Ports of loopback that are free now, below those of outgoing connections; each call draws others.
+
+    Raises EngineError when so many are not found.
+    """
+    ports: list[int] = []
     with ExitStack() as held:
-        ports = []
-        for _ in range(count):
+        for port in random.sample(range(_FIRST_PORT, max(_first_ephemeral(), _FIRST_PORT + 1_000)), 500):
+            if len(ports) == count:
+                break
             probe = held.enter_context(socket.socket())
-            probe.bind((HOST, 0))
-            ports.append(int(probe.getsockname()[1]))
-        return ports
+            with suppress(OSError):
+                probe.bind((HOST, port))
+                ports.append(port)
+    if len(ports) < count:
+        raise EngineError("no free ports on loopback: end what listens there")
+    return ports
 
 
 def free_base(offsets: Sequence[int]) -> int:
     """A port from which all of these offsets are free now. Raises EngineError when none is found."""
     for start in free_ports(50):
-        if start + max(offsets) <= 65535 and not any(port_holder(start + offset) for offset in offsets):
+        if not any(port_holder(start + offset) for offset in offsets):
             return start
     raise EngineError("no stretch of free ports on loopback: end what listens there")
 
