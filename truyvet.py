@@ -18,6 +18,7 @@ _GROUPS = {
     "exposures": "exposures",
     "trace": "trace",
     "buckets": "buckets",
+    "rejected": "rejected",
 }
 _COMMANDS = {
     "up": "stack",

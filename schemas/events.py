@@ -293,6 +293,22 @@ class Touched(BaseModel):
     minutes: tuple[int, int] | None = None
 
 
+class Replayed(BaseModel):
+    """Internal: dead letters that were sent once more (topic `rejected.replayed`), and by whom."""
+
+    model_config = STRICT
+
+    topic: Annotated[str, Field(description="the dead letters' topic, without the installation's prefix")]
+    partition: Annotated[int, Field(ge=0)]
+    offsets: Annotated[
+        list[tuple[int, int]],
+        Field(min_length=1, description="runs of their offsets: [first, past the last)"),
+    ]
+    counts: Annotated[dict[str, int], Field(description="how many of each reason")]
+    at: Millis
+    by: Annotated[str, Field(description="user and host of whoever asked for it")]
+
+
 RejectReason = Literal["malformed", "invalid", "unknown_venue", "too_old", "in_future", "suspect"]
 REJECT_REASONS: Final[tuple[RejectReason, ...]] = (
     "malformed",

@@ -19,7 +19,7 @@ from schemas.settings import Settings
 from schemas.topics import Topic
 
 # Raise the second number when a field is added, the first when a reader of the old shape would fail.
-CONTRACT_VERSION: Final = "1.0.0"
+CONTRACT_VERSION: Final = "1.1.0"
 ASYNCAPI_FILE: Final = "asyncapi.json"
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _KAFKA_BINDING: Final = "0.5.0"
@@ -51,6 +51,7 @@ SHAPES: Final[dict[str, Any]] = {
     "VenueWarning": events.VenueWarning,
     "Touched": events.Touched,
     "TouchedRecord": TouchedRecord,
+    "Replayed": events.Replayed,
 }
 _RECORDS: Final = {"Scan": "ScanRecord", "Visit": "VisitRecord", "Touched": "TouchedRecord"}
 
@@ -202,8 +203,9 @@ def _message(topic: Topic) -> dict[str, Any]:
 
 
 # seen from Truy vết: what others write to it, and what it writes
-_RECEIVES: Final = (topics.SCANS, topics.VENUES, topics.CASES, topics.TOUCHED)
+_RECEIVES: Final = (topics.SCANS, topics.VENUES, topics.CASES, topics.TOUCHED, topics.REJECTED_REPLAYED)
 _SENDS: Final = (
+    topics.REJECTED_REPLAYED,
     topics.SCANS_REJECTED,
     topics.VISITS,
     topics.CASES_REJECTED,

@@ -62,6 +62,15 @@ CASES_REJECTED: Final = Topic(
     max_message_bytes=2_097_152,
     headers=events.REJECT_HEADERS,
 )
+# Kept longer than any dead letter: what was replayed must not look as if it was not.
+REJECTED_REPLAYED: Final = Topic(
+    "rejected.replayed",
+    "Internal: which rejected records were sent once more, when and by whom",
+    1,
+    None,
+    events.Replayed,
+    retention_days=400,
+)
 # Its partition count is part of the protocol: one transactional.id a partition.
 TOUCHED: Final = Topic(
     "touched", "Internal: what the matcher has to look at again", 4, "venue", events.Touched
@@ -93,6 +102,7 @@ TOPICS: Final[Mapping[str, Topic]] = {
         VENUES,
         CASES,
         CASES_REJECTED,
+        REJECTED_REPLAYED,
         TOUCHED,
         EXPOSURES,
         VENUE_WARNINGS,

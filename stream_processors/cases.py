@@ -14,6 +14,7 @@ from stream_processors.metrics import Metrics
 from stream_processors.outputs import DurableProducer, Out
 from stream_processors.store import Store
 from stream_processors.touches import Touch, touched_records
+from stream_processors.validation import Headers, header_int
 from stream_processors.venues import VenueTable
 
 _DETAIL_LIMIT = 500
@@ -37,6 +38,7 @@ class CaseRecord:
     partition: int
     offset: int
     timestamp: int
+    headers: Headers = ()
 
 
 def read_case_record(record: CaseRecord) -> Case | tuple[CaseRejectReason, str]:
@@ -85,6 +87,7 @@ class Cases:
                 await self._take(record, case)
 
     async def _reject(self, record: CaseRecord, reason: CaseRejectReason, detail: str) -> None:
+        arrival = header_int(record.headers, "arrival")
         headers = {
             "reason": reason,
             "detail": detail,
@@ -92,8 +95,8 @@ class Cases:
             "source-partition": str(record.partition),
             "source-offset": str(record.offset),
             "source-index": "0",
-            "arrival": str(record.timestamp),
-            "attempts": "1",
+            "arrival": str(record.timestamp if arrival is None else arrival),
+            "attempts": str((header_int(record.headers, "attempts") or 0) + 1),
         }
         encoded = [(name, text.encode("utf-8", "replace")) for name, text in headers.items()]
         await self._producer.send([Out(self._topics.rejected, record.value, record.key, encoded)])

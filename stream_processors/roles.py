@@ -215,7 +215,9 @@ class CasesRole(_StoreRole):
             return
         await self._cases.process(
             [
-                CaseRecord(record.key, record.value, partition, record.offset, record.timestamp)
+                CaseRecord(
+                    record.key, record.value, partition, record.offset, record.timestamp, record.headers
+                )
                 for record in records
             ]
         )

@@ -69,7 +69,8 @@ class Validated:
     rejected: list[Rejected] = field(default_factory=list)
 
 
-def _header_int(headers: Headers, name: str) -> int | None:
+def header_int(headers: Headers, name: str) -> int | None:
+    """The number in a header of a replay, up to 15 digits; none when it is absent or no such number."""
     for key, value in headers:
         if key == name and value is not None and re.fullmatch(rb"[0-9]{1,15}", value):
             return int(value)
@@ -161,7 +162,7 @@ class _Chunk:
     def reject(
         self, record: Record, index: int, raw: bytes | None, reason: RejectReason, detail: str
     ) -> None:
-        arrival = _header_int(record.headers, "arrival")
+        arrival = header_int(record.headers, "arrival")
         self.rejected.append(
             Rejected(
                 raw,
@@ -170,7 +171,7 @@ class _Chunk:
                 record.offset,
                 index,
                 record.timestamp if arrival is None else arrival,
-                (_header_int(record.headers, "attempts") or 0) + 1,
+                (header_int(record.headers, "attempts") or 0) + 1,
             )
         )
 
@@ -268,7 +269,7 @@ def validate(
         record, index = chunk.origins[position]
         arrival = scan.get("received_at")
         if arrival is None:
-            arrival = _header_int(record.headers, "arrival") if record.headers else None
+            arrival = header_int(record.headers, "arrival") if record.headers else None
             if arrival is None:
                 arrival = record.timestamp
         scanned_at = scan["scanned_at"]
@@ -281,7 +282,7 @@ def validate(
             continue
         reason, detail = _why(scan, venues, arrival, retention_ms)
         raw = chunk.raws[position] or _raw_of(record, index, elements)
-        attempts = (_header_int(record.headers, "attempts") or 0) + 1
+        attempts = (header_int(record.headers, "attempts") or 0) + 1
         result.rejected.append(Rejected(raw, reason, detail, record.offset, index, arrival, attempts))
     return result
 

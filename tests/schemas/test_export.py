@@ -66,6 +66,14 @@ HEADERS = {
     "arrival": "1612769400000",
     "attempts": "1",
 }
+REPLAYED = {
+    "topic": "scans.rejected",
+    "partition": 0,
+    "offsets": [[3, 5]],
+    "counts": {"unknown_venue": 2},
+    "at": 1_612_769_400_000,
+    "by": "linh@trace-1",
+}
 
 GOOD: list[tuple[str, Any]] = [
     ("Scan", scan()),
@@ -84,6 +92,7 @@ GOOD: list[tuple[str, Any]] = [
     ("ScanRejectedHeaders", HEADERS),
     ("CaseRejectedHeaders", HEADERS | {"reason": "tombstone"}),
     ("VenueWarningHeaders", {"department": "so-y-te"}),
+    ("Replayed", REPLAYED),
 ]
 BAD: list[tuple[str, Any]] = [
     ("Scan", scan(person="0912345678")),
@@ -104,6 +113,7 @@ BAD: list[tuple[str, Any]] = [
     ("ScanRejectedHeaders", HEADERS | {"source-offset": "twelve"}),
     ("CaseRejectedHeaders", {name: text for name, text in HEADERS.items() if name != "arrival"}),
     ("VenueWarningHeaders", {}),
+    ("Replayed", REPLAYED | {"offsets": []}),
 ]
 
 
