@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     ingest_workers: Annotated[int, Field(ge=1, le=64)] = 1
     # a worker with lag that commits nothing for so long hangs; longer than any pause that tells nobody
     stalled_seconds: Annotated[int, Field(ge=3, le=86_400)] = 60
+    # of the scans of a minute: more of them rejected than this is an alarm; 1: never
+    poison_share: Annotated[float, Field(gt=0, le=1)] = 0.2
     replication: Annotated[int, Field(ge=1, le=7)] = 1
     partitions: dict[str, int] = {}  # by topic, where it differs from the declaration
     topic_prefix: str = ""  # before every topic and group name, where several installations share a cluster

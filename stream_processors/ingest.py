@@ -19,6 +19,7 @@ from stream_processors.layout import KINDS
 from stream_processors.matching import holds
 from stream_processors.metrics import Metrics
 from stream_processors.outputs import DurableProducer, Out
+from stream_processors.poison import PoisonAlarm
 from stream_processors.store import DUPLICATE, NEW, Ingested, MarkRow, Store
 from stream_processors.touches import Touch, touched_records
 from stream_processors.validation import Record, Rejected, Validated, validate
@@ -108,6 +109,7 @@ class Ingest:
         retention_days: int,
         clock_ms: Callable[[], int],
         metrics: Metrics,
+        poison: PoisonAlarm | None = None,
     ) -> None:
         self._store = store
         self._venues = venues
@@ -116,6 +118,7 @@ class Ingest:
         self._retention_ms = retention_days * _DAY_MS
         self._clock_ms = clock_ms
         self._metrics = metrics
+        self._poison = poison
 
     async def process(self, partition: int, records: Sequence[Record]) -> None:
         """Do everything that a chunk asks for; return when it is durable."""
@@ -216,3 +219,5 @@ class Ingest:
             metrics.scans.labels(rejected.reason).inc()
         metrics.chunk_scans.observe(len(verdicts) + len(validated.rejected))
         metrics.touched.inc(touches)
+        if self._poison is not None:
+            self._poison.seen(len(verdicts) + len(validated.rejected), [r.reason for r in validated.rejected])

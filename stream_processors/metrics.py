@@ -50,6 +50,11 @@ class Metrics:
             "When this worker last acknowledged a chunk",
             registry=self.registry,
         )
+        self.poison_alarm: Final = Gauge(
+            "truyvet_poison_alarm",
+            "1 while more of the last minute's scans are rejected than TRUYVET_POISON_SHARE",
+            registry=self.registry,
+        )
         self.degraded: Final = Gauge(
             "truyvet_matching_degraded",
             "1 while Redis is not whole: cases and matching wait for it to be rebuilt",

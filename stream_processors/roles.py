@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -22,6 +23,7 @@ from stream_processors.layout import Layout
 from stream_processors.matcher import Matcher, MatcherTopics
 from stream_processors.metrics import Metrics
 from stream_processors.outputs import DurableProducer, TransactionalProducer
+from stream_processors.poison import PoisonAlarm, PoisonGuard
 from stream_processors.positions import committed_offsets, position_name
 from stream_processors.scripts import connect
 from stream_processors.store import Store
@@ -166,6 +168,7 @@ class IngestRole(_StoreRole):
             retention_days=settings.retention_days,
             clock_ms=self._clock_ms,
             metrics=self._metrics,
+            poison=PoisonAlarm(PoisonGuard(settings.poison_share, time.monotonic), self._metrics),
         )
 
     async def process(self, partition: int, records: Sequence[Any], stale: Callable[[], bool]) -> None:
