@@ -58,6 +58,7 @@ class Place:
     sector: str
     district: str
     dwell: int
+    capacity: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,10 @@ class PersonTrace:
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """Somebody who was where the case was at the same time, on one local date (YYYY-MM-DD)."""
+    """Somebody who was where the case was at the same time, on one local date (YYYY-MM-DD).
+
+    `share`: `minutes` as a part of the minutes that the place was infectious on that date; None: not known.
+    """
 
     person: str
     venue: Place
@@ -98,13 +102,71 @@ class Contact:
     minutes: int
     first: int
     last: int
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HourOccupancy:
-    """One hour of a venue: `visitors` persons present in it, `peak` at most at once, `check_ins` marks."""
+    """One hour of a venue: `visitors` persons present in it, `peak` at most at once, `check_ins` marks.
+
+    `capacity` as the register has it; `exceeded`: more at once than that.
+    """
 
     start: int
     visitors: int
     peak: int
     check_ins: int
+    capacity: int | None = None
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether more persons were there at once than the venue holds."""
+        return self.capacity is not None and self.peak > self.capacity
+
+
+@dataclass(frozen=True, slots=True)
+class CommonVenue:
+    """A venue where several persons were; `together`: how many of them at the same time as another.
+
+    `minutes`: of all pairs. `first`, `last`: of what they were there together, None if never.
+    """
+
+    venue: Place
+    persons: int
+    together: int
+    minutes: int
+    first: int | None
+    last: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceTime:
+    """A venue (and every venue below it) during a window."""
+
+    venue: str
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
+class AtPlaceTime:
+    """A presence that meets a place-time, cut to it; `place`: its number in the question, from 0."""
+
+    place: int
+    presence: Presence
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """`source` and `person` were at a venue at the same time, after `source` had been exposed.
+
+    `degree` is that of `person`: 1 for a contact of the first case. Times in ms.
+    """
+
+    degree: int
+    source: str
+    person: str
+    venue: Place
+    date: str
+    minutes: int
+    first: int
+    last: int

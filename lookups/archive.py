@@ -1,47 +1,32 @@
-"""Questions to the archive: one method a question, one round trip each, parameters always by the driver.
+"""Questions about one person or one venue: one method a question, parameters always by the driver.
 
 Rows are merged by GROUP BY with groupBitOr before a mask is looked at: background merges may be far behind.
-Presence follows from marks by lookups/presence.py. Every question is put into `lookup_audit` before it is
-asked: who looks into where a person has been leaves a trace.
+What is small is asked as marks, and presence follows by lookups/presence.py: planning the views (migration
+0006_questions) takes longer than the whole question (docs/LOOKUPS.md). What is large is asked of the views.
+Every question is put into `lookup_audit` before it is asked: who looks into where a person has been leaves a
+trace.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby
 from typing import Any, Final
 
-import orjson
-from clickhouse_driver import Client
-from clickhouse_driver.errors import Error, NetworkError, SocketTimeoutError
-
 from lookups.answers import (
-    ArchiveAwayError,
     Contact,
     HourOccupancy,
-    IncompleteArchiveError,
     Mark,
     PersonTrace,
     Place,
     Presence,
     UnknownCaseError,
-    UnknownVenueError,
     Window,
-    WrongAccessError,
 )
-from lookups.presence import (
-    MARGIN_HOURS,
-    HourMarks,
-    Span,
-    clip,
-    contact_days,
-    live_marks,
-    overlaps,
-    presences,
-)
+from lookups.asking import Asker, incomplete, unknown_venue
+from lookups.presence import MARGIN_HOURS, HourMarks, Span, clip, infectious, live_marks, presences
 from schemas.events import Kind
-from schemas.times import MS_PER_MINUTE, day_name
+from schemas.times import MS_PER_MINUTE, day_name, day_start, local_day
 
 _PERSON: Final = """
 WITH marks AS (
@@ -59,8 +44,10 @@ ORDER BY venue, hour
 """
 
 _VENUE: Final = """
-SELECT register.name, register.sector, register.district, register.dwell, person, hour, i, o, v
-FROM (SELECT code, name, sector, district, dwell FROM venues FINAL WHERE code = %(venue)s) AS register
+SELECT register.name, register.sector, register.district, register.dwell, capacity, person, hour, i, o, v
+FROM (
+    SELECT code, name, sector, district, dwell, capacity FROM venues FINAL WHERE code = %(venue)s
+) AS register
 LEFT JOIN (
     SELECT venue, person, hour, groupBitOr(ins) AS i, groupBitOr(outs) AS o, groupBitOr(voids) AS v
     FROM visits
@@ -70,27 +57,10 @@ LEFT JOIN (
 ORDER BY person, hour
 """
 
-# A minute that both share is within 720 of a mark of the person, and what the other did then follows from
-# marks within 720 of that minute: together 24 hours.
-_CONTACTS: Final = """
-WITH own AS (
-    SELECT DISTINCT venue, hour
-    FROM visits_by_person
-    WHERE person = %(person)s AND hour BETWEEN %(first)s AND %(last)s
-)
-SELECT venue, person, hour, i, o, v, toLowCardinality(register.name), sector, district, dwell
-FROM (
-    SELECT venue, person, hour, groupBitOr(ins) AS i, groupBitOr(outs) AS o, groupBitOr(voids) AS v
-    FROM visits
-    WHERE (venue, hour) IN (
-        SELECT venue, arrayJoin(range(toUInt32(greatest(hour, 24) - 24), toUInt32(hour + 25))) FROM own
-    )
-    GROUP BY venue, person, hour
-) AS marks
-LEFT JOIN (
-    SELECT code, name, sector, district, dwell FROM venues FINAL WHERE code IN (SELECT venue FROM own)
-) AS register ON register.code = marks.venue
-ORDER BY venue, person, hour
+_MET: Final = """
+SELECT person, venue, toString(date), minutes, first, last
+FROM contacts_at_places(places = %(places)s, min_overlap = %(min_overlap)s)
+ORDER BY first, venue, person
 """
 
 _EXPOSED: Final = """
@@ -107,31 +77,23 @@ ORDER BY first, venue, person
 """
 
 _IS_CASE: Final = "SELECT count() FROM cases_current WHERE case_id = %(case)s"
-_AUDIT: Final = "INSERT INTO lookup_audit (asked_at, asker, question, arguments) VALUES"
 
 
-class Lookups:
+class Lookups(Asker):
     """The archive, asked through one client by one asker (for the audit). Not for several threads at once.
 
     Every method raises ArchiveAwayError when ClickHouse does not answer, WrongAccessError when it refuses
     the user, IncompleteArchiveError when a visited venue is not in its register yet.
     """
 
-    def __init__(self, client: Client, clock_ms: Callable[[], int], asker: str) -> None:
-        self._client = client
-        self._clock_ms = clock_ms
-        self._asker = asker
-
     def person(self, person: str, window: Window) -> PersonTrace:
         """Where a person was in a window, and the marks that say so."""
+        self._note("person", window, person=person)
+        return self._trace(person, window)
+
+    def _trace(self, person: str, window: Window) -> PersonTrace:
         first, last = _hours(window)
-        rows = self._ask(
-            "person",
-            _PERSON,
-            window,
-            {"person": int(person, 16), "first": first, "last": last},
-            person=person,
-        )
+        rows = self._rows(_PERSON, {"person": int(person, 16), "first": first, "last": last})
         start, end = window.minutes
         marks: list[Mark] = []
         found: list[Presence] = []
@@ -162,7 +124,9 @@ class Lookups:
         changes = [0] * (end - start + 1)
         visitors: dict[int, int] = {}
         check_ins: dict[int, int] = {}
+        capacity = None
         for place, _, hours in self._visitors("occupancy", venue, window):
+            capacity = place.capacity
             live = live_marks(hours)
             inside: set[int] = set()
             for a, b in clip(presences(live, place.dwell), start, end):
@@ -181,42 +145,43 @@ class Lookups:
                 visitors[hour],
                 max(present[max(hour * 60, start) - start : min(hour * 60 + 60, end) - start]),
                 check_ins.get(hour, 0),
+                capacity,
             )
             for hour in sorted(visitors)
         ]
 
-    def contacts(self, person: str, window: Window, min_overlap: int = 1) -> list[Contact]:
+    def contacts(self, person: str, window: Window, min_overlap: int = 1, linger: int = 0) -> list[Contact]:
         """Who was where this person was, at the same time within the window; from the visits, by time.
 
-        As the exposures of a case with this window, `min_overlap` (minutes) and no linger would be.
+        As the exposures of a case with this window, `min_overlap` and `linger` (minutes) would be.
+        Two questions: what the first answers, where the person was, tells the second what little to read.
         """
-        first, last = _hours(window)
-        rows = self._ask(
-            "contacts",
-            _CONTACTS,
-            window,
-            {"person": int(person, 16), "first": first, "last": last},
-            person=person,
-            min_overlap=min_overlap,
+        self._note("contacts", window, person=person, min_overlap=min_overlap, linger=linger)
+        stays = self._trace(person, window).presences
+        if not stays:
+            return []
+        register = {stay.venue.code: stay.venue for stay in stays}
+        places = _places(stays, linger)
+        rows = self._rows(
+            _MET,
+            {
+                "places": [(venue, start, end, int(person, 16)) for venue, start, end in places],
+                "min_overlap": min_overlap,
+            },
         )
-        found: list[Contact] = []
-        subject = int(person, 16)
-        for code, at_venue in groupby(rows, key=lambda row: row[0]):
-            theirs: dict[int, list[Span]] = {}
-            place: Place | None = None
-            for other, group in groupby(at_venue, key=lambda row: row[1]):
-                own = list(group)
-                place = place or _place(code, own[0][6:10])
-                hours = [HourMarks(*row[2:6]) for row in own]
-                theirs[other] = presences(live_marks(hours), place.dwell)
-            ours = clip(theirs.pop(subject, []), *window.minutes)
-            if place is None or not ours:
-                continue
-            for other, spans in theirs.items():
-                for day in contact_days(overlaps(ours, spans), min_overlap):
-                    times = (day.minutes, day.first * MS_PER_MINUTE, day.last * MS_PER_MINUTE)
-                    found.append(Contact(_hex(other), place, day_name(day.day), *times))
-        return sorted(found, key=lambda contact: (contact.first, contact.venue.code, contact.person))
+        own = _minutes_by_day(places)
+        return [
+            Contact(
+                _hex(other),
+                register[venue],
+                date,
+                minutes,
+                first * MS_PER_MINUTE,
+                last * MS_PER_MINUTE,
+                minutes / own[venue, date],
+            )
+            for other, venue, date, minutes, first, last in rows
+        ]
 
     def contacts_of_case(self, case_id: str) -> list[Contact]:
         """The exposures of a case that stand: of each the highest version, if it is not withdrawn.
@@ -235,70 +200,15 @@ class Lookups:
         parameters = {"venue": venue, "first": first, "last": last}
         known = False
         for person, group in groupby(
-            self._ask(question, _VENUE, window, parameters, venue=venue), key=lambda row: row[4]
+            self._ask(question, _VENUE, window, parameters, venue=venue), key=lambda row: row[5]
         ):
             rows = list(group)
             known = True
-            hours = [HourMarks(*row[5:9]) for row in rows if row[6] | row[7] | row[8]]
+            hours = [HourMarks(*row[6:10]) for row in rows if row[7] | row[8] | row[9]]
             if hours:  # the row of a venue without visitors has no marks
-                yield _place(venue, rows[0][0:4]), _hex(person), hours
+                yield _place(venue, rows[0][0:5]), _hex(person), hours
         if not known:
-            raise UnknownVenueError(
-                f"the archive knows no venue {venue}: compare the code with the poster; truyvet venues list"
-                " shows all"
-            )
-
-    def _ask(
-        self, question: str, sql: str, window: Window | None, parameters: Mapping[str, Any], **about: object
-    ) -> Iterator[tuple[Any, ...]]:
-        """The rows of an answer, after the question stands in the audit."""
-        if window is not None:
-            about |= {"from": window.start, "to": window.end}
-        asked_at = datetime.fromtimestamp(self._clock_ms() / 1000, UTC)
-        self._execute(_AUDIT, [(asked_at, self._asker, question, orjson.dumps(about).decode())])
-        return zip(*self._execute(sql, parameters), strict=True)
-
-    def _execute(self, sql: str, parameters: object) -> Sequence[Sequence[Any]]:
-        """Columns of a query; of an insert nothing that means something."""
-        columnar = not isinstance(parameters, list)
-        try:
-            answer = self._client.execute(sql, parameters, columnar=columnar)
-        except (NetworkError, SocketTimeoutError, OSError, EOFError) as error:
-            raise ArchiveAwayError(
-                f"ClickHouse does not answer: {_words(error)}: is it up? truyvet status shows it,"
-                " TRUYVET_CLICKHOUSE points at it"
-            ) from None
-        except Error as error:
-            raise _of_server(error) from error
-        return answer if isinstance(answer, list) else []
-
-
-def _of_server(error: Exception) -> Exception:
-    code = getattr(error, "code", None)
-    if code == 81:
-        return ArchiveAwayError(
-            f"the archive is not there yet: {_words(error)}: create the database, or correct"
-            " TRUYVET_CLICKHOUSE"
-        )
-    if code == 60:
-        return ArchiveAwayError(
-            f"the archive is not there yet: {_words(error)}: truyvet run archive makes its tables"
-        )
-    if code in {516, 497}:
-        return WrongAccessError(
-            f"ClickHouse refuses this user: {_words(error)}: correct user and password in TRUYVET_CLICKHOUSE"
-        )
-    if code in {159, 160, 202, 241, 439}:
-        return ArchiveAwayError(
-            f"ClickHouse has too much to do: {_words(error)}: ask a shorter window, or later"
-        )
-    return error
-
-
-def _words(error: BaseException) -> str:
-    text = str(getattr(error, "message", None) or error).split("Stack trace:")[0]
-    lines = text.removeprefix("DB::Exception:").strip().splitlines()
-    return lines[0][:300].rstrip(".") if lines else type(error).__name__
+            raise unknown_venue([venue])
 
 
 def _hours(window: Window) -> tuple[int, int]:
@@ -312,14 +222,10 @@ def _hex(person: int) -> str:
 
 
 def _place(code: str, register: Sequence[Any]) -> Place:
-    """`register`: name, sector, district, dwell; of a venue that is not there the join gives dwell 0."""
-    name, sector, district, dwell = register
-    if not dwell:
-        raise IncompleteArchiveError(
-            f"venue {code} has visits but is not in the archive's register yet, and without its dwell time"
-            " presence is unknown: wait until truyvet status shows no lag of the archive"
-        )
-    return Place(code, name, sector, district, dwell)
+    """`register`: name, sector, district, dwell, capacity if asked; no dwell: the venue is not there."""
+    if not register[3]:
+        raise incomplete([code])
+    return Place(code, *register)
 
 
 def _presences(place: Place, person: str, spans: Sequence[Span]) -> list[Presence]:
@@ -336,3 +242,22 @@ def _marks(place: Place, hours: Sequence[HourMarks]) -> Iterator[Mark]:
             for minute in range(60):
                 if mask >> minute & 1:
                     yield Mark(place, (each.hour * 60 + minute) * MS_PER_MINUTE, kind)
+
+
+def _places(stays: Sequence[Presence], linger: int) -> list[tuple[str, int, int]]:
+    """(venue, start, end) in minutes, where somebody with these stays is met."""
+    by_venue: dict[str, list[Span]] = {}
+    for stay in sorted(stays, key=lambda stay: stay.start):
+        span = stay.start // MS_PER_MINUTE, stay.end // MS_PER_MINUTE
+        by_venue.setdefault(stay.venue.code, []).append(span)
+    return [(code, *span) for code, spans in by_venue.items() for span in infectious(spans, linger)]
+
+
+def _minutes_by_day(places: Sequence[tuple[str, int, int]]) -> dict[tuple[str, str], int]:
+    """(venue, local date) → minutes."""
+    found: dict[tuple[str, str], int] = {}
+    for venue, start, end in places:
+        for day in range(local_day(start), local_day(end - 1) + 1):
+            key = venue, day_name(day)
+            found[key] = found.get(key, 0) + min(end, day_start(day + 1)) - max(start, day_start(day))
+    return found

@@ -1,4 +1,4 @@
-"""Presence of one person at one venue, and overlap: pure functions over the archive's minute masks.
+"""Presence of one person at one venue, in time: pure functions over the archive's minute masks.
 
 Binding rules: docs/DESIGN.md, "Meaning of the data". Minutes since the Unix epoch, half-open intervals.
 Whether somebody is present at a minute depends only on marks within 720 minutes on either side: so a question
@@ -8,10 +8,7 @@ about a window reads `MARGIN_HOURS` more on both sides, and `clip`s the answer.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
-
-from schemas.times import day_start, local_day
 
 LONGEST_STAY: Final = 720  # minutes between a check-in and the check-out that can belong to it
 MARGIN_HOURS: Final = LONGEST_STAY // 60
@@ -26,16 +23,6 @@ class HourMarks(NamedTuple):
     ins: int
     outs: int
     voids: int
-
-
-@dataclass(frozen=True, slots=True)
-class DayOverlap:
-    """Overlap within one local date: `day` since 1970-01-01; first, last in minutes; `minutes` the sum."""
-
-    day: int
-    first: int
-    last: int
-    minutes: int
 
 
 def live_marks(hours: Iterable[HourMarks]) -> list[tuple[int, bool]]:
@@ -91,39 +78,12 @@ def clip(spans: Iterable[Span], start: int, end: int) -> list[Span]:
     return [(max(a, start), min(b, end)) for a, b in spans if a < end and b > start]
 
 
-def overlaps(ours: Sequence[Span], theirs: Sequence[Span]) -> list[Span]:
-    """The minutes that both hold, as spans in order; both are disjoint spans in order."""
-    found, i, j = [], 0, 0
-    while i < len(ours) and j < len(theirs):
-        start, end = max(ours[i][0], theirs[j][0]), min(ours[i][1], theirs[j][1])
-        if start < end:
-            found.append((start, end))
-        if ours[i][1] <= theirs[j][1]:
-            i += 1
+def infectious(spans: Iterable[Span], linger: int) -> list[Span]:
+    """Disjoint spans in order, each `linger` minutes longer, joined where they then overlap or touch."""
+    found: list[Span] = []
+    for start, end in spans:
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], end + linger)
         else:
-            j += 1
+            found.append((start, end + linger))
     return found
-
-
-def contact_days(shared: Iterable[Span], min_overlap: int) -> list[DayOverlap]:
-    """The local dates on which overlaps make a contact, by the rule of an exposure.
-
-    An overlap is split at local midnight. A date counts when its sum reaches `min_overlap` minutes, or when
-    one unsplit overlap that meets it is that long.
-    """
-    days: dict[int, DayOverlap] = {}
-    longest: dict[int, int] = {}
-    for start, end in shared:
-        for day in range(local_day(start), local_day(end - 1) + 1):
-            first, last = max(start, day_start(day)), min(end, day_start(day + 1))
-            known = days.get(day)
-            days[day] = DayOverlap(
-                day,
-                first if known is None else min(known.first, first),
-                last if known is None else max(known.last, last),
-                last - first + (known.minutes if known else 0),
-            )
-            longest[day] = max(longest.get(day, 0), end - start)
-    return [
-        days[day] for day in sorted(days) if days[day].minutes >= min_overlap or longest[day] >= min_overlap
-    ]

@@ -11,6 +11,7 @@ from clickhouse_driver import Client
 
 from lookups.archive import Lookups
 from lookups.connection import connect
+from lookups.groups import GroupLookups
 from schemas.settings import Settings
 from sinks.migrate import migrate
 from tests.lookups.oracle import AMark
@@ -28,6 +29,7 @@ class World:
 
     client: Client
     lookups: Lookups
+    groups: GroupLookups
 
     def empty(self) -> None:
         for table in ("visits", "visits_by_person", "lookup_audit"):
@@ -37,6 +39,12 @@ class World:
         rows = [(code, name, "trade", "hue", "so-cong-thuong", dwell, 1) for code, dwell in dwells.items()]
         columns = "code, name, sector, district, department, dwell, recorded_at"
         self.client.execute(f"INSERT INTO venues ({columns}) VALUES", rows)
+
+    def put_below(self, code: str, parent: str, dwell: int, capacity: int | None = None) -> None:
+        """A newer record of a venue, inside another one."""
+        row = (code, "Sạp 1", "trade", "hue", "so-cong-thuong", parent, dwell, capacity, time.time_ns())
+        columns = "code, name, sector, district, department, parent, dwell, capacity, recorded_at"
+        self.client.execute(f"INSERT INTO venues ({columns}) VALUES", [row])
 
     def marks(self, world: Iterable[AMark]) -> None:
         """One row a mark: nothing is merged before the question."""
@@ -58,6 +66,6 @@ def world(settings: Settings) -> Iterator[World]:
     for table in ("visits", "visits_by_person", "exposures", "venues"):
         client.execute(f"SYSTEM STOP MERGES {table}")
     asker = connect(settings.clickhouse_url)
-    yield World(client, Lookups(asker, clock_ms, "tester"))
+    yield World(client, Lookups(asker, clock_ms, "tester"), GroupLookups(asker, clock_ms, "tester"))
     client.disconnect()
     asker.disconnect()

@@ -5,7 +5,7 @@ A world is a set of marks (person, venue, minute, kind); the dwell of a venue is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 AMark = tuple[str, str, int, str]
 VIETNAM = 7 * 60  # minutes ahead of UTC
@@ -73,4 +73,54 @@ def contacts(
             continue
         shared = {minute for minute in minutes & presence.get((subject, venue), set()) if minute in window}
         found |= {(person, venue, day, *times) for day, times in days(shared, min_overlap).items()}
+    return found
+
+
+def chain(
+    world: Sequence[AMark],
+    dwells: Mapping[str, int],
+    subject: str,
+    window: range,
+    isolated: Mapping[str, int],
+    now: int,
+    min_overlap: int,
+) -> set[tuple[int, str, str, str, int, int, int, int]]:
+    """(degree, source, person, venue, day, minutes, first, last) up to degree 3; every walk."""
+    walkers = {subject: range(window.start, min(window.stop, isolated.get(subject, window.stop)))}
+    links: set[tuple[int, str, str, str, int, int, int, int]] = set()
+    for degree in (1, 2, 3):
+        step = {
+            (degree, source, *contact)
+            for source, hours in walkers.items()
+            for contact in contacts(world, dwells, source, hours, min_overlap)
+            if contact[0] != subject
+        }
+        exposed: dict[str, int] = {}
+        for link in step:
+            exposed[link[2]] = min(link[6], exposed.get(link[2], link[6]))
+        walkers = {who: range(first, min(now, isolated.get(who, now))) for who, first in exposed.items()}
+        links |= step
+    smallest: dict[str, int] = {}
+    for link in links:
+        smallest[link[2]] = min(link[0], smallest.get(link[2], link[0]))
+    return {link for link in links if link[0] == smallest[link[2]]}
+
+
+def common(
+    world: Iterable[AMark], dwells: Mapping[str, int], persons: set[str], window: range
+) -> set[tuple[str, int, int, int]]:
+    """(venue, persons who were there, persons who met another of them, minutes of all pairs)."""
+    presence = there(world, dwells)
+    found = set()
+    for venue in dwells:
+        inside = {
+            who: {minute for minute in own if minute in window}
+            for (who, where), own in presence.items()
+            if where == venue and who in persons
+        }
+        inside = {who: own for who, own in inside.items() if own}
+        pairs = {(a, b): len(inside[a] & inside[b]) for a in inside for b in inside if a != b}
+        met = {who for pair, minutes in pairs.items() if minutes for who in pair}
+        if len(inside) > 1:
+            found.add((venue, len(inside), len(met), sum(pairs.values()) // 2))
     return found

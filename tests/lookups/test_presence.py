@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookups.presence import DayOverlap, HourMarks, clip, contact_days, live_marks, overlaps, presences
+from lookups.presence import HourMarks, clip, infectious, live_marks, presences
 from stream_processors import presence as processors
 from tests.lookups import oracle
 
@@ -104,28 +104,8 @@ def test_marks_beyond_720_minutes_say_nothing_about_a_window(
     assert clip(spans(near, dwell), start, end) == clip(spans(some, dwell), start, end)
 
 
-@given(marks, marks, dwells, st.integers(1, 240))
-def test_overlaps_and_days_are_those_of_the_oracle(
-    ours: list[tuple[int, str]], theirs: list[tuple[int, str]], dwell: int, min_overlap: int
-) -> None:
-    shared = overlaps(spans(ours, dwell), spans(theirs, dwell))
-    minutes = oracle.present(ours, dwell) & oracle.present(theirs, dwell)
-    assert {minute for a, b in shared for minute in range(a, b)} == minutes
-    expected = [
-        DayOverlap(day, first, last, count)
-        for day, (count, first, last) in sorted(oracle.days(minutes, min_overlap).items())
-    ]
-    assert contact_days(shared, min_overlap) == expected
-
-
-def test_a_night_counts_on_both_dates_when_it_is_long_as_a_whole() -> None:
-    midnight = 17 * 60  # UTC, of the local date
-    assert contact_days([(midnight - 4, midnight + 8)], 10) == [
-        DayOverlap(0, midnight - 4, midnight, 4),
-        DayOverlap(1, midnight, midnight + 8, 8),
-    ]
-    assert contact_days([(midnight - 4, midnight + 5)], 10) == []
-    # two short ones of one date add up, one on the other date does not help
-    assert contact_days([(midnight - 9, midnight - 3), (midnight - 2, midnight + 4)], 8) == [
-        DayOverlap(0, midnight - 9, midnight, 8)
-    ]
+@given(marks, dwells, st.sampled_from([0, 1, 30, 720]))
+def test_a_place_stays_infectious_for_so_long(some: list[tuple[int, str]], dwell: int, linger: int) -> None:
+    minutes = oracle.present(some, dwell)
+    longer = {minute + more for minute in minutes for more in range(linger + 1)}
+    assert infectious(spans(some, dwell), linger) == oracle.runs(longer)
