@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from clickhouse_driver.errors import Error
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from deploy import country
 from deploy.cli.output import CALL_WRONG, SERVER_AWAY, JsonFlag, err, fail, out, plain_errors, print_json
 from deploy.cli.register import kafka_errors
 from producers.publisher import Publisher
-from producers.simulator.province import MOST_PEOPLE, MOST_VENUES
+from producers.simulator.province import MOST_PEOPLE, MOST_VENUES, make_province
 from producers.simulator.stream import Shares, Stream
 from producers.simulator.truth import write_truth
 from producers.venues.register import publish_venues
 from schemas import topics
 from schemas.settings import Settings, SettingsError, load_settings
 from schemas.times import parse_time
+from sinks.connection import connect, first_line
+from sinks.migrate import MigrationError, migrate
+from sinks.retention import keep_for
 
 commands = typer.Typer(no_args_is_help=True)
 
@@ -69,14 +75,81 @@ def to_topic(stream: Stream, settings: Settings, progress: Progress) -> None:
         )
 
 
+def _to_archive(
+    people: int, venues: int, *, days: int, marks: int, end_ms: int, seed: int, add: bool, json: bool
+) -> None:
+    with plain_errors(SettingsError):
+        settings = load_settings()
+    logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)  # what is away is told in one line here
+    client = connect(settings.clickhouse_url)
+    try:
+        with plain_errors(MigrationError):
+            migrate(client, lambda: time.time_ns() // 1_000_000)
+        keep_for(client, settings.archive_retention_days)
+        if not add and not country.is_empty(client):
+            fail(
+                "the archive has marks already, and simulated persons could not be told from real ones: use"
+                " another database (TRUYVET_CLICKHOUSE), or say --add if you mean it",
+                CALL_WRONG,
+            )
+        with plain_errors(ValueError):
+            province = make_province(people, venues, seed)
+        began = time.monotonic()
+        with progress_bar() as progress:
+            task = progress.add_task("marks", total=marks, rate="")
+
+            def advance(more: int) -> None:
+                progress.advance(task, more)
+                done = progress.tasks[task].completed
+                progress.update(task, rate=f"{done / (time.monotonic() - began):,.0f}/s")
+
+            total = country.fill(
+                client, province, days=days, marks=marks, end_ms=end_ms, seed=seed, advance=advance
+            )
+            progress.update(task, completed=marks)
+    except (Error, OSError, EOFError) as error:
+        fail(
+            f"ClickHouse did not take it: {first_line(error)}: is it up? what went in stays, the same command"
+            " with --add repeats it harmlessly",
+            SERVER_AWAY,
+        )
+    finally:
+        client.disconnect()
+    seconds = time.monotonic() - began
+    if json:
+        print_json({"marks": total, "venues": venues, "people": people, "seconds": round(seconds, 1)})
+    else:
+        out.print(f"{total:,} marks in {seconds:,.0f} s, {total / seconds:,.0f}/s")
+
+
 @commands.command()
 def simulate(
     target: Annotated[Path | None, typer.Option("--out", help="Write JSON lines to this file.")] = None,
     topic: Annotated[bool, typer.Option("--to-topic", help="Publish to Kafka, venues first.")] = False,
+    archive: Annotated[
+        bool, typer.Option("--to-archive", help="A country's marks straight into ClickHouse: see --marks.")
+    ] = False,
+    marks: Annotated[
+        int, typer.Option(min=1, help="Of --to-archive; of the shares below it knows none.")
+    ] = country.MARKS,
+    add: Annotated[
+        bool, typer.Option("--add", help="Of --to-archive: also where marks are already.")
+    ] = False,
     truth: Annotated[Path | None, typer.Option(help="Folder for what must come out of it.")] = None,
-    people: Annotated[int, typer.Option(min=1, max=MOST_PEOPLE)] = 350_000,
-    venues: Annotated[int, typer.Option(min=10, max=MOST_VENUES, help="Stalls and wards included.")] = 900,
-    days: Annotated[int, typer.Option(min=1, max=28, help="That end at --end.")] = 14,
+    people: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST_PEOPLE, help=f"350,000; of a country {country.PEOPLE:,}."),
+    ] = None,
+    venues: Annotated[
+        int | None,
+        typer.Option(
+            min=10, max=MOST_VENUES, help=f"Stalls and wards included; 900, of a country {country.VENUES:,}."
+        ),
+    ] = None,
+    days: Annotated[
+        int,
+        typer.Option(min=1, max=365, help="Up to 28, of a country more; they end at --end."),
+    ] = country.DAYS,
     scans: Annotated[
         int, typer.Option(min=1, help="Good scans; repeated and broken come on top.")
     ] = 1_000_000,
@@ -97,10 +170,21 @@ def simulate(
     The same seed and end give the same bytes. As many of the people are out and about as the wanted scans
     need, each with a day of their own: work or school, markets, hotels, hospitals, more before Tết.
     """
-    if (target is None) == (not topic):
-        fail("say where to: --out FILE or --to-topic", CALL_WRONG)
-    with plain_errors(ValueError, SettingsError):
+    if (target is not None) + topic + archive != 1:
+        fail("say where to: --out FILE, --to-topic or --to-archive", CALL_WRONG)
+    if archive and truth is not None:
+        fail(
+            "--truth goes with --out and --to-topic: a country's would be as large as the archive",
+            CALL_WRONG,
+        )
+    with plain_errors(ValueError):
         end_ms = parse_time(end) if end else time.time_ns() // 1_000_000
+    if archive:
+        people, venues = people or country.PEOPLE, venues or country.VENUES
+        _to_archive(people, venues, days=days, marks=marks, end_ms=end_ms, seed=seed, add=add, json=json)
+        return
+    people, venues = people or 350_000, venues or 900
+    with plain_errors(ValueError, SettingsError):
         shares = Shares(
             check_outs=check_outs,
             from_venue=from_venue,
