@@ -21,6 +21,7 @@ from producers.compacted import (
 )
 from schemas import topics
 from schemas.events import REJECT_REASONS, CaseRejectReason
+from schemas.kafka import headers_of
 from schemas.settings import Settings
 from schemas.topics import Topic
 
@@ -100,19 +101,27 @@ class Resend:
     value: bytes | None
 
 
-def resend(settings: Settings, letter: DeadLetter) -> Resend | str:
-    """What a replay of a dead letter writes, or why none can cure it."""
+def incurable(settings: Settings, letter: DeadLetter) -> str | None:
+    """Why no replay can cure a dead letter, and what to do instead; none when one may."""
     if letter.reason in _INCURABLE:
         return _INCURABLE[letter.reason]
+    if "cut" in letter.headers:
+        return f"only its beginning is kept, of {letter.text('cut')} bytes: its sender must send it in parts"
+    if letter.topic is topics.CASES_REJECTED and letter.value is None:
+        return _INCURABLE["tombstone"]
+    if letter.topic in {topics.SCANS_REJECTED, topics.CASES_REJECTED}:
+        return None
+    is_visit = letter.text("source-topic") == settings.topic(topics.VISITS) and letter.value is not None
+    return None if is_visit else _NOT_A_VISIT
+
+
+def resend(letter: DeadLetter) -> Resend:
+    """What a replay of a dead letter writes, if it is not incurable."""
     if letter.topic is topics.SCANS_REJECTED:
         return Resend(topics.SCANS, None, letter.value)
     if letter.topic is topics.CASES_REJECTED:
-        if letter.value is None:
-            return _INCURABLE["tombstone"]
         return Resend(topics.CASES, letter.key, letter.value)
-    if letter.text("source-topic") == settings.topic(topics.VISITS) and letter.value is not None:
-        return Resend(topics.VISITS, None, b"[" + letter.value + b"]")
-    return _NOT_A_VISIT
+    return Resend(topics.VISITS, None, b"[" + (letter.value or b"") + b"]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +239,4 @@ def _bytes(value: Any) -> bytes | None:
 
 
 def _headers(message: Message) -> dict[str, bytes]:
-    try:
-        pairs = message.headers() or []
-    except UnicodeDecodeError:  # not ours: a name that is no UTF-8
-        return {}
-    return {str(pair[0]): _bytes(pair[1]) or b"" for pair in pairs}
+    return {name: _bytes(value) or b"" for name, value in headers_of(message)}

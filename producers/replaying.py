@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from pydantic import ValidationError
 
 from producers.compacted import read_to_end
-from producers.dead_letters import DeadLetter, Resend, resend
+from producers.dead_letters import DeadLetter, Resend, incurable, resend
 from schemas import topics
 from schemas.events import Replayed
 from schemas.settings import Settings
@@ -182,12 +182,11 @@ class Replay:
         if letter in self._memory:
             self.outcome.before[about] += 1
             return None
-        again = resend(self._settings, letter)
-        if isinstance(again, str):
+        if (why := incurable(self._settings, letter)) is not None:
             self.outcome.incurable[about] += 1
-            self.outcome.advice[letter.reason] = again
+            self.outcome.advice["cut" if "cut" in letter.headers else letter.reason] = why
             return None
-        return again
+        return resend(letter)
 
     def _send(self, batch: Sequence[tuple[DeadLetter, Resend]]) -> None:
         outcome = self.outcome

@@ -101,6 +101,8 @@ def _rejected_headers(name: str, reasons: tuple[str, ...]) -> dict[str, Any]:
         properties[header] = {"type": "string", "description": _HEADER_WORDS[header]}
         if header in _DECIMAL:
             properties[header]["pattern"] = "^[0-9]+$"
+    words = "bytes of the value, of which only the beginning is kept: it was too large; else absent"
+    properties["cut"] = {"type": "string", "description": words, "pattern": "^[0-9]+$"}
     return {
         "title": name,
         "description": "Kafka headers of a refused record, as UTF-8 text; its value is the original bytes.",

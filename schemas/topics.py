@@ -14,6 +14,12 @@ DAY_MS: Final = 86_400_000
 PARTITIONER: Final = "murmur2_random"
 
 
+# What came in compressed may be larger than max.message.bytes of its topic, and must get out again as it was.
+# Up to here every rejected value is kept whole, however badly it compresses.
+MOST_KEPT_BYTES: Final = 16_000_000
+_MAX_REJECTED_BYTES: Final = 16 * 1024 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     """What is true of a topic on any cluster; the replication factor is the cluster's own."""
@@ -44,7 +50,7 @@ SCANS_REJECTED: Final = Topic(
     None,
     bytes,
     retention_days=35,
-    max_message_bytes=2_097_152,
+    max_message_bytes=_MAX_REJECTED_BYTES,
     headers=events.REJECT_HEADERS,
 )
 VISITS: Final = Topic("visits", "Accepted marks, in arrays, at-least-once", 4, None, events.Visit)
@@ -59,7 +65,7 @@ CASES_REJECTED: Final = Topic(
     None,
     bytes,
     retention_days=365,
-    max_message_bytes=2_097_152,
+    max_message_bytes=_MAX_REJECTED_BYTES,
     headers=events.REJECT_HEADERS,
 )
 # Kept longer than any dead letter: what was replayed must not look as if it was not.

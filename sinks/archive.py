@@ -32,6 +32,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from schemas.kafka import headers_of
 from schemas.settings import Settings
 from schemas.topics import Topic
 from sinks import connection, metrics, migrate, retention, rows
@@ -161,14 +162,14 @@ class Archive:
         else:
             after = offset + 1
             kind, timestamp = message.timestamp()
-            value, headers = message.value(), message.headers()
+            value, headers = message.value(), headers_of(message)
             record = rows.Record(
                 name,
                 partition,
                 offset,
                 timestamp if kind else self._clock_ms(),
                 value.encode() if isinstance(value, str) else value,
-                headers if isinstance(headers, list) else (),
+                headers,
             )
             self._rows.add(self._topics[name], record)
         self._position[key] = self._next[key] = after

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 
 from schemas.events import Case, CaseRejectReason
 from schemas.problems import first_problem
+from stream_processors.dead_letters import Refusal, dead_letter
 from stream_processors.matching import holds
 from stream_processors.metrics import Metrics
 from stream_processors.outputs import DurableProducer, Out
@@ -18,6 +20,7 @@ from stream_processors.validation import Headers, header_int
 from stream_processors.venues import VenueTable
 
 _DETAIL_LIMIT = 500
+CASE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +91,17 @@ class Cases:
 
     async def _reject(self, record: CaseRecord, reason: CaseRejectReason, detail: str) -> None:
         arrival = header_int(record.headers, "arrival")
-        headers = {
-            "reason": reason,
-            "detail": detail,
-            "source-topic": self._topics.cases,
-            "source-partition": str(record.partition),
-            "source-offset": str(record.offset),
-            "source-index": "0",
-            "arrival": str(record.timestamp if arrival is None else arrival),
-            "attempts": str((header_int(record.headers, "attempts") or 0) + 1),
-        }
-        encoded = [(name, text.encode("utf-8", "replace")) for name, text in headers.items()]
-        await self._producer.send([Out(self._topics.rejected, record.value, record.key, encoded)])
+        refusal = Refusal(
+            reason,
+            detail,
+            self._topics.cases,
+            record.partition,
+            record.offset,
+            0,
+            max(0, record.timestamp) if arrival is None else arrival,
+            (header_int(record.headers, "attempts") or 0) + 1,
+        )
+        await self._producer.send([dead_letter(self._topics.rejected, record.value, record.key, refusal)])
         self._metrics.cases.labels(reason).inc()
 
     async def _take(self, record: CaseRecord, case: Case) -> None:
@@ -127,10 +129,9 @@ class Cases:
 
     async def _stands_again(self, key: bytes | None) -> None:
         """The same, of a record that could not be read: its key says which case it hides."""
-        try:
-            case_id = (key or b"").decode()
-        except UnicodeDecodeError:
+        if key is None or not CASE_ID.fullmatch(key):
             return  # no case has such a key
+        case_id = key.decode()
         standing, _, _ = await self._store.add_case_venues(case_id, [])
         if standing is not None:
             await self._highest_again(standing)

@@ -25,6 +25,8 @@ import faust
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from stream_processors.batches import forgive_header_names
+
 # A chunk of about 1,800 single scans, or of 18 packed records of 100: large enough that the work per chunk
 # does not matter, small enough that 64 of them a partition are bounded memory.
 CHUNK_BYTES: Final = 256 * 1024
@@ -153,6 +155,7 @@ class ChunkApp(faust.App):  # type: ignore[misc]
     draining: Callable[[], Awaitable[None]]
 
     def _new_transport(self) -> ChunkTransport:
+        forgive_header_names()
         return ChunkTransport(self.conf.broker_consumer, self, loop=self.loop)
 
     async def on_start(self) -> None:

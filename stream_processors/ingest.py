@@ -15,6 +15,7 @@ import orjson
 from schemas.codes import is_code
 from schemas.events import MAX_SCANS_PER_RECORD, Case, Scan
 from schemas.times import MS_PER_MINUTE
+from stream_processors.dead_letters import Refusal, dead_letter
 from stream_processors.layout import KINDS
 from stream_processors.matching import holds
 from stream_processors.metrics import Metrics
@@ -40,22 +41,17 @@ class IngestTopics:
 
 def rejected_record(topic: str, source: str, partition: int, rejected: Rejected) -> Out:
     """The dead-letter record of a scan: its original bytes; the rest stands in the headers."""
-    headers = {
-        "reason": rejected.reason,
-        "detail": rejected.detail,
-        "source-topic": source,
-        "source-partition": str(partition),
-        "source-offset": str(rejected.offset),
-        "source-index": str(rejected.index),
-        "arrival": str(rejected.arrival),
-        "attempts": str(rejected.attempts),
-    }
-    return Out(
-        topic,
-        rejected.value,
-        None,
-        [(name, text.encode("utf-8", "replace")) for name, text in headers.items()],
+    refusal = Refusal(
+        rejected.reason,
+        rejected.detail,
+        source,
+        partition,
+        rejected.offset,
+        rejected.index,
+        rejected.arrival,
+        rejected.attempts,
     )
+    return dead_letter(topic, rejected.value, None, refusal)
 
 
 def rows_of(scans: Sequence[Scan]) -> list[MarkRow]:

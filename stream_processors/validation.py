@@ -170,7 +170,7 @@ class _Chunk:
                 detail,
                 record.offset,
                 index,
-                record.timestamp if arrival is None else arrival,
+                max(0, record.timestamp) if arrival is None else arrival,
                 (header_int(record.headers, "attempts") or 0) + 1,
             )
         )
@@ -271,7 +271,7 @@ def validate(
         if arrival is None:
             arrival = header_int(record.headers, "arrival") if record.headers else None
             if arrival is None:
-                arrival = record.timestamp
+                arrival = max(0, record.timestamp)  # -1: it has none
         scanned_at = scan["scanned_at"]
         closed = venues.get(scan["venue"], -1)
         if (closed is None or scanned_at < closed) and (
