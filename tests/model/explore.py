@@ -8,7 +8,7 @@ a zombie's write is refused from then on. What a matcher reads may be one record
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -27,7 +27,8 @@ class World(NamedTuple):
 
     redis: State
     scans: tuple[int, ...]
-    case_at: int  # position in the topic of cases
+    topic: tuple[bytes, ...]  # the records of the topic of cases; what stands is written there again
+    case_at: int  # position in it
     case: int
     touched: tuple[bytes, ...]  # what is not acknowledged
     taken: int  # records of the chunk at hand
@@ -37,7 +38,6 @@ class World(NamedTuple):
     zombies: tuple[tuple[str, int, int], ...]  # kind, node, incarnation
     visits: frozenset[str]
     exposures: tuple[tuple[str, bytes, int], ...]  # key, last record, highest version
-    last_case: int  # version of the last record of the topic of cases
     faults: int
 
 
@@ -85,21 +85,37 @@ class Explorer:
         about = {orjson.loads(value).get("person") for value in scenario.cases}
         self._of_a_case = [orjson.loads(value)["person"] in about for value in scenario.scans]
 
+    @property
+    def scenario(self) -> Scenario:
+        """What was sent so far."""
+        return self._scenario
+
+    def with_scan(self, world: World, value: bytes) -> World:
+        """The world once another scan was sent, on a partition of its own."""
+        self._scenario = replace(self._scenario, scans=(*self._scenario.scans, value))
+        self._of_a_case.append(True)  # of whom later versions are about is not known
+        return world._replace(scans=(*world.scans, self._tree.root(("scan", value))))
+
+    def with_case(self, world: World, value: bytes) -> World:
+        """The world once another version of the case was sent."""
+        self._scenario = replace(self._scenario, cases=(*self._scenario.cases, value))
+        return self._appended(world, value)
+
     def explore(self, most: int = 5_000_000, stop_at_first: bool = True) -> Outcome:
         """Visit every state that can be reached, or `most` of them."""
         outcome = Outcome()
-        begin = self._begin()
+        begin = self.begin()
         seen, waiting = {begin}, [begin]
         while waiting:
             world = waiting.pop()
             wrong = ""
             try:
-                found = self._steps(world)
+                found = self.steps(world)
             except ActorError as error:
                 found, wrong = [], str(error)
-            if self._at_rest(world):
+            if self.at_rest(world):
                 outcome.rests += 1
-                wrong = self._wrong(world)
+                wrong = self.wrong(world)
             if wrong:
                 outcome.broken.append(wrong)
                 if stop_at_first:
@@ -114,14 +130,15 @@ class Explorer:
         outcome.states = len(seen)
         return outcome
 
-    def _begin(self) -> World:
+    def begin(self) -> World:
+        """The world before the first step."""
         tree, scenario = self._tree, self._scenario
-        versions = [orjson.loads(value)["version"] for value in scenario.cases]
         return World(
             redis=EMPTY,
             scans=tuple(tree.root(("scan", value)) for value in scenario.scans),
+            topic=scenario.cases,
             case_at=0,
-            case=self._case_root(0),
+            case=self._case_root(scenario.cases, 0),
             touched=(),
             taken=0,
             match=_FINISHED,
@@ -130,15 +147,20 @@ class Explorer:
             zombies=(),
             visits=frozenset(),
             exposures=(),
-            last_case=versions[-1] if versions else 0,
             faults=scenario.faults,
         )
 
-    def _case_root(self, at: int) -> int:
-        cases = self._scenario.cases
-        if at >= len(cases):
+    def _case_root(self, topic: tuple[bytes, ...], at: int) -> int:
+        if at >= len(topic):
             return _FINISHED
-        return self._tree.root(("case", orjson.loads(cases[at])["case_id"].encode(), cases[at]))
+        return self._tree.root(("case", orjson.loads(topic[at])["case_id"].encode(), topic[at]))
+
+    def _appended(self, world: World, value: bytes) -> World:
+        """The world once the topic of cases has one more record."""
+        world = world._replace(topic=(*world.topic, value))
+        if world.case == _FINISHED:
+            world = world._replace(case=self._case_root(world.topic, world.case_at))
+        return world
 
     def _same(self, world: World) -> World:
         """One world for all that behave the same."""
@@ -152,7 +174,8 @@ class Explorer:
 
     # --- steps --------------------------------------------------------------------------------
 
-    def _steps(self, world: World) -> list[World]:
+    def steps(self, world: World) -> list[World]:
+        """Every world that one step of anybody leads to."""
         for at, node in enumerate(world.scans):
             # a step that nobody else can see, and that sees nobody, needs no other order
             if node != _FINISHED and self._alone(self._tree.ask(node), at):
@@ -206,12 +229,12 @@ class Explorer:
         return [*found, put(after, child)]
 
     def _step_of_case(self, world: World) -> list[World]:
-        node, root = world.case, self._case_root(world.case_at)
+        node, root = world.case, self._case_root(world.topic, world.case_at)
         ask = self._tree.ask(node)
         found = [base._replace(case=root) for base in self._faults(world, "case", node, root, 0)]
         if ask is DONE:
             at = world.case_at + 1
-            return [*found, world._replace(case_at=at, case=self._case_root(at))]
+            return [*found, world._replace(case_at=at, case=self._case_root(world.topic, at))]
         after, child = self._answer(world, node, ask, 0)
         return [*found, after._replace(case=child)]
 
@@ -270,7 +293,7 @@ class Explorer:
             ids = {visit["scan_id"] for visit in orjson.loads(value)}
             return world._replace(visits=world.visits | ids)
         if topic == "cases":
-            return world._replace(last_case=orjson.loads(value)["version"])
+            return self._appended(world, value)
         if topic == "exposures":
             it = _exposure(value)
             key = it["exposure_id"]
@@ -281,7 +304,8 @@ class Explorer:
 
     # --- what must hold -----------------------------------------------------------------------
 
-    def _at_rest(self, world: World) -> bool:
+    def at_rest(self, world: World) -> bool:
+        """Whether everything is acknowledged; zombies may still be under way."""
         return (
             all(node == _FINISHED for node in world.scans)
             and world.case == _FINISHED
@@ -289,7 +313,8 @@ class Explorer:
             and not world.touched
         )
 
-    def _wrong(self, world: World) -> str:
+    def wrong(self, world: World) -> str:
+        """What is wrong with a world at rest; empty: nothing."""
         scenario = self._scenario
         stands: dict[str, tuple[str, int]] = {}
         for _, value, highest in world.exposures:
@@ -308,6 +333,7 @@ class Explorer:
             return f"visits lost: {sorted(ids - world.visits)}"
         if scenario.cases:
             versions = [orjson.loads(value)["version"] for value in scenario.cases]
-            if world.last_case != max(versions):
-                return f"the last record of the case is version {world.last_case}"
+            last = orjson.loads(world.topic[-1])["version"]
+            if last != max(versions):
+                return f"the last record of the case is version {last}"
         return ""
