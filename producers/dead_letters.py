@@ -78,7 +78,7 @@ class DeadLetter:
     def attempts(self) -> int:
         """How often it has been refused."""
         text = self.text("attempts")
-        return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 17 else 1
 
     @property
     def source(self) -> str:

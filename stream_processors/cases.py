@@ -16,7 +16,7 @@ from stream_processors.metrics import Metrics
 from stream_processors.outputs import DurableProducer, Out
 from stream_processors.store import Store
 from stream_processors.touches import Touch, touched_records
-from stream_processors.validation import Headers, header_int
+from stream_processors.validation import Headers, constant_problem, header_int
 from stream_processors.venues import VenueTable
 
 _DETAIL_LIMIT = 500
@@ -48,6 +48,9 @@ def read_case_record(record: CaseRecord) -> Case | tuple[CaseRejectReason, str]:
     """The case, or why it is refused."""
     if record.value is None:
         return "tombstone", "a case is withdrawn (status, and a higher version), not deleted"
+    problem = constant_problem(record.value)
+    if problem is not None:
+        return "malformed", problem
     try:
         case = Case.model_validate_json(record.value)
     except ValidationError as error:

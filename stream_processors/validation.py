@@ -133,12 +133,20 @@ def _explain(error: ValidationError) -> tuple[RejectReason, str]:
     ), text
 
 
-def _one(raw: bytes) -> Scan | tuple[RejectReason, str]:
+def constant_problem(raw: bytes) -> str | None:
+    """Why a value is no JSON for the words NaN and Infinity; none when they are not there, or in a text."""
     if _has_constant(raw):
         try:
-            _STRICT.decode(raw.decode())  # the words may stand in a text
+            _STRICT.decode(raw.decode())
         except (ValueError, RecursionError) as error:
-            return "malformed", str(error)[:_DETAIL_LIMIT]
+            return str(error)[:_DETAIL_LIMIT]
+    return None
+
+
+def _one(raw: bytes) -> Scan | tuple[RejectReason, str]:
+    problem = constant_problem(raw)
+    if problem is not None:
+        return "malformed", problem
     try:
         return SCAN.validate_json(raw)
     except ValidationError as error:
