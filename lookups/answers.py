@@ -32,6 +32,10 @@ class UnknownCaseError(QuestionError):
     """No case of this id in the archive."""
 
 
+class WrongSubjectError(QuestionError):
+    """The case is none that this question can be asked of."""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """[start, end) in ms. Raises ValueError when it is empty."""
@@ -122,6 +126,15 @@ class HourOccupancy:
     def exceeded(self) -> bool:
         """Whether more persons were there at once than the venue holds."""
         return self.capacity is not None and self.peak > self.capacity
+
+
+@dataclass(frozen=True, slots=True)
+class CaseSubject:
+    """The person of a case, its window, and the minutes together that make an exposure."""
+
+    person: str
+    window: Window
+    min_overlap: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,13 @@ SELECT DISTINCT venue FROM visits WHERE venue NOT IN (SELECT code FROM venues) O
 """
 _REGISTER: Final = "SELECT code, name, sector, district, dwell FROM venues FINAL WHERE code IN %(codes)s"
 _THROWN: Final = 395  # throwIf in a view: a venue without a dwell time
-# The persons of a chain are named in the question: more than the usual 256 KiB of a query's text.
-_LONG: Final = {"max_query_size": 256 << 20}
+# The persons of a chain are named in the question: more than the usual 256 KiB of a query's text, and views
+# pass them and their stays on as elements of a syntax tree.
+_LONG: Final = {
+    "max_query_size": 256 << 20,
+    "max_ast_elements": 20_000_000,
+    "max_expanded_ast_elements": 20_000_000,
+}
 
 
 class Asker:

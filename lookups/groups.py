@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from lookups.answers import AtPlaceTime, CommonVenue, Link, PlaceTime, Presence, Window
+from lookups.answers import (
+    AtPlaceTime,
+    CaseSubject,
+    CommonVenue,
+    Link,
+    PlaceTime,
+    Presence,
+    UnknownCaseError,
+    Window,
+    WrongSubjectError,
+)
 from lookups.asking import Asker
 from schemas.times import MS_PER_MINUTE, minute_of
 
 DEGREES: Final = 3
+# Persons whose contacts are asked for at once. Their stays go from view to view as one value: with those of
+# ten thousand persons ClickHouse says that the parameter is not set.
+_AT_ONCE: Final = 1_000
 
 # In a crowd most pairs are of two who were both exposed before: whoever was reached no later than a source
 # began to hand on cannot be reached sooner by it. The filter is on keys of the view's aggregation, so it acts
 # before that.
-_STEP: Final = """
+_EVERY_LINK: Final = """
 SELECT source, person, venue, toString(date), minutes, first, last
 FROM contacts_of_persons(asked = %(asked)s, linger = 0, min_overlap = %(min_overlap)s)
 WHERE person != %(origin)s
     AND transform(person, %(reached)s, %(reached_at)s, 4294967295)
         > transform(source, %(sources)s, %(since)s, toUInt32(0))
 ORDER BY first, source, person, venue
+"""
+# Of a crowd of thousands every pair is a link: who was first is told by the engine.
+_FIRST_LINKS: Final = """
+SELECT link.1, person, link.2, toString(link.3), link.4, link.5, link.6
+FROM (
+    SELECT
+        person,
+        argMin((source, venue, date, minutes, first, last), (first, -toInt32(minutes), source, venue)) AS link
+    FROM contacts_of_persons(asked = %(asked)s, linger = 0, min_overlap = %(min_overlap)s)
+    WHERE person != %(origin)s
+        AND transform(person, %(reached)s, %(reached_at)s, 4294967295)
+            > transform(source, %(sources)s, %(since)s, toUInt32(0))
+    GROUP BY person
+)
+ORDER BY link.5, link.1, person
+"""
+_CASE: Final = """
+SELECT person, window_start, window_end, min_overlap, status FROM cases_current WHERE case_id = %(case)s
 """
 _COMMON: Final = """
 SELECT venue, persons, together, minutes, first, last
@@ -42,13 +73,15 @@ class GroupLookups(Asker):
         window: Window,
         isolated: Mapping[str, int],
         min_overlap: int = 1,
-        degrees: int = DEGREES,
+        *,
+        every_link: bool = False,
     ) -> list[Link]:
-        """Who was exposed through whom: F1 to F`degrees` of a person who was infectious in a window.
+        """Who was exposed through whom: F1, F2 and F3 of a person who was infectious in a window.
 
         Edges go forward in time: whoever was exposed hands on from the first minute of that exposure, up to
         the isolation (`isolated`: person → ms), or to now. A person has the smallest degree at which the
-        chain reaches them; only links of that degree are given.
+        chain reaches them, and the link that exposed them first at that degree; with `every_link` all links
+        of that degree: in a crowd that is every pair.
         """
         self._note("chain", window, person=person, isolated=dict(isolated), min_overlap=min_overlap)
         now = minute_of(self._clock_ms())
@@ -59,24 +92,19 @@ class GroupLookups(Asker):
         steps: list[tuple[int, tuple[Any, ...]]] = []
         degree_of: dict[int, int] = {}
         exposed: dict[int, int] = {}
-        for degree in range(1, degrees + 1):
+        for degree in range(1, DEGREES + 1):
             asked = [each for each in asked if each[1] < each[2]]
             if not asked:
                 break
-            rows = list(
-                self._rows(
-                    _STEP,
-                    {
-                        "asked": asked,
-                        "min_overlap": min_overlap,
-                        "origin": origin,
-                        "sources": [each[0] for each in asked],
-                        "since": [each[1] for each in asked],
-                        "reached": [*exposed, origin],
-                        "reached_at": [*exposed.values(), 0],
-                    },
+            rows = [
+                row
+                for start in range(0, len(asked), _AT_ONCE)
+                for row in self._step(
+                    asked[start : start + _AT_ONCE], origin, exposed, min_overlap, every_link
                 )
-            )
+            ]
+            if not every_link:
+                rows = _first_of_each(rows)
             sooner: dict[int, int] = {}
             for row in rows:
                 who, first = row[1], row[5]
@@ -100,6 +128,39 @@ class GroupLookups(Asker):
             )
             for degree, (source, who, venue, date, minutes, first, last) in steps
         ]
+
+    def person_of_case(self, case_id: str) -> CaseSubject:
+        """What a case asks for, as it stands. Raises UnknownCaseError, WrongSubjectError."""
+        self._note("person of case", None, case=case_id)
+        rows = list(self._rows(_CASE, {"case": case_id}))
+        if not rows:
+            raise UnknownCaseError(f"the archive knows no case {case_id!r}: truyvet cases list shows all")
+        person, start, end, min_overlap, status = rows[0]
+        if person is None or status != "confirmed":
+            why = "is withdrawn" if status != "confirmed" else "is a place-time, not a person"
+            raise WrongSubjectError(f"case {case_id} {why}: name a person and a window instead")
+        return CaseSubject(f"{person:016x}", Window(start, end), min_overlap)
+
+    def _step(
+        self,
+        asked: Sequence[tuple[int, int, int]],
+        origin: int,
+        exposed: Mapping[int, int],
+        min_overlap: int,
+        every_link: bool,
+    ) -> Iterator[tuple[Any, ...]]:
+        return self._rows(
+            _EVERY_LINK if every_link else _FIRST_LINKS,
+            {
+                "asked": asked,
+                "min_overlap": min_overlap,
+                "origin": origin,
+                "sources": [each[0] for each in asked],
+                "since": [each[1] for each in asked],
+                "reached": [*exposed, origin],
+                "reached_at": [*exposed.values(), 0],
+            },
+        )
 
     def common_venues(self, persons: Sequence[str], window: Window) -> list[CommonVenue]:
         """Where at least two of these persons were, most likely places to have met first."""
@@ -148,3 +209,11 @@ class GroupLookups(Asker):
             )
             for place, venue, who, start, end in rows
         ]
+
+
+def _first_of_each(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Of the links to a person the first, then the longest: what several answers say together."""
+    found: dict[int, tuple[Any, ...]] = {}
+    for row in sorted(rows, key=lambda row: (row[5], -row[4], row[0], row[2])):
+        found.setdefault(row[1], row)
+    return list(found.values())

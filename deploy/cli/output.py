@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import orjson
 import typer
@@ -63,6 +63,13 @@ def _safe_cell(value: object) -> object:
     return "" if value is None else value
 
 
+def write_csv(file: TextIO, rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> None:
+    """CSV with a header line, safe for spreadsheets."""
+    writer = csv.writer(file)
+    writer.writerow(columns)
+    writer.writerows([[_safe_cell(row.get(key)) for key in columns] for row in rows])
+
+
 def emit(
     rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], output: Format, title: str | None = None
 ) -> None:
@@ -70,9 +77,7 @@ def emit(
     if output is Format.JSON:
         print_json([{key: row.get(key) for key in columns} for row in rows])
     elif output is Format.CSV:
-        writer = csv.writer(sys.stdout)
-        writer.writerow(columns)
-        writer.writerows([[_safe_cell(row.get(key)) for key in columns] for row in rows])
+        write_csv(sys.stdout, rows, columns)
     else:
         table = Table(title=title, title_justify="left")
         for key, heading in columns.items():

@@ -170,6 +170,7 @@ def test_chains_go_forward_in_time(
         window_of(minutes),
         {who: minute * MS_PER_MINUTE for who, minute in isolated.items()},
         min_overlap,
+        every_link=True,
     )
     assert len(found) == len(expected)
     assert {
@@ -182,6 +183,18 @@ def test_chains_go_forward_in_time(
         (degree, source, who, venue, day_name(day), *times)
         for degree, source, who, venue, day, *times in expected
     }
+    first: dict[str, tuple[Any, ...]] = {}
+    for degree, source, who, venue, day, count, start, end in sorted(expected, key=str):
+        link = ((start, -count, source, venue), degree, day_name(day), end)
+        first[who] = min(link, first.get(who, link))
+    isolated_ms = {who: minute * MS_PER_MINUTE for who, minute in isolated.items()}
+    assert {
+        link.person: (
+            (link.first // MS_PER_MINUTE, -link.minutes, link.source, link.venue.code),
+            *(link.degree, link.date, link.last // MS_PER_MINUTE),
+        )
+        for link in world.groups.chain(subject, window_of(minutes), isolated_ms, min_overlap)
+    } == first
 
 
 @tuned(examples, max_examples=3)  # planning a view of views of views takes a second

@@ -62,6 +62,7 @@ def test_contacts_as_json(filled: World, code: str) -> None:
             "minutes": 10,
             "first": f"{day_name(DAY)} 08:30+07:00",
             "last": f"{day_name(DAY)} 08:40+07:00",
+            "share": 0.25,
             "venue": code,
             "name": "=cmd|' /C calc'!A0",
             "district": "hue",
@@ -95,7 +96,8 @@ def test_a_venue_by_poster_and_its_occupancy(filled: World, code: str) -> None:
     rows = json.loads(trace("venue", f"truyvet.example/v/{code.lower()}", *window, "--json").stdout)
     assert [(row["person"], row["minutes"]) for row in rows] == [(CASE, 40), (CONTACT, 30)]
     hours = json.loads(trace("occupancy", code, *window, "--json").stdout)
-    assert hours == [{"hour": format_time(EIGHT * MS_PER_MINUTE), "visitors": 2, "peak": 2, "check_ins": 2}]
+    counts = {"visitors": 2, "peak": 2, "check_ins": 2, "capacity": None, "exceeded": False}
+    assert hours == [{"hour": format_time(EIGHT * MS_PER_MINUTE), **counts}]
 
 
 def test_a_table_for_people(filled: World, code: str) -> None:

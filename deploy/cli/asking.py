@@ -1,0 +1,182 @@
+"""What the commands that ask the archive share: windows, one question on a connection, how answers leave."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import orjson
+import typer
+
+from deploy.cli.output import (
+    CALL_WRONG,
+    SERVER_AWAY,
+    Format,
+    emit,
+    err,
+    fail,
+    plain_errors,
+    write_csv,
+)
+from lookups.answers import ArchiveAwayError, Place, Presence, QuestionError, Window, WrongAccessError
+from lookups.archive import Lookups
+from lookups.asking import Asker
+from lookups.connection import connect
+from lookups.groups import GroupLookups
+from schemas.settings import SettingsError, load_settings
+from schemas.times import format_time, parse_time
+from schemas.topics import DAY_MS
+
+_DEFAULT_DAYS: Final = 14
+
+T = TypeVar("T")
+A = TypeVar("A", bound=Asker)
+Rows = list[dict[str, Any]]
+
+FromOption = Annotated[
+    str | None,
+    typer.Option("--from", help="ISO 8601, local time by default; 14 days before --to if left out."),
+]
+ToOption = Annotated[
+    str | None,
+    typer.Option("--to", help="ISO 8601; not included; 14 days later or now if left out."),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", help="Write it to a file: .csv, .json, .parquet, or a picture where it says so."),
+]
+
+PLACE: Final = {"venue": "Venue", "name": "Name", "district": "District"}
+SPAN: Final = {"from": "From", "to": "To", "minutes": "Minutes"}
+
+
+def show(
+    rows: Rows,
+    columns: dict[str, str],
+    output: Format,
+    title: str,
+    path: Path | None = None,
+    others: Mapping[str, Callable[[Path], None]] | None = None,
+) -> None:
+    """Show rows, or write them to a file by its suffix. `others`: further suffixes and what writes them."""
+    if path is not None:
+        _save(path, rows, columns, others or {})
+    elif output is Format.TABLE and not rows:
+        err.print(f"{title}: nobody" if "person" in columns else f"{title}: nothing", markup=False)
+    else:
+        emit(rows, columns, output, title)
+
+
+def check_suffix(path: Path | None, *others: str) -> None:
+    """Refuse a file that could not be written, before the archive is asked."""
+    known = (".csv", ".json", ".parquet", *others)
+    if path is not None and path.suffix.lower() not in known:
+        fail(f"--out {path.name}: the name must end in one of {', '.join(known)}", CALL_WRONG)
+
+
+def _save(
+    path: Path, rows: Rows, columns: dict[str, str], others: Mapping[str, Callable[[Path], None]]
+) -> None:
+    suffix = path.suffix.lower()
+    chosen = [{key: row.get(key) for key in columns} for row in rows]
+    with plain_errors(OSError, ValueError):
+        if suffix in others:
+            others[suffix](path)
+        elif suffix == ".json":
+            path.write_bytes(orjson.dumps(chosen, option=orjson.OPT_INDENT_2) + b"\n")
+        elif suffix == ".parquet":
+            _parquet(path, chosen, list(columns))
+        else:
+            with path.open("w", encoding="utf-8", newline="") as file:
+                write_csv(file, rows, columns)
+    err.print(f"{path}: {len(rows):,} rows", markup=False, style="dim")
+
+
+def _parquet(path: Path, rows: Rows, columns: list[str]) -> None:
+    import pyarrow as pa  # noqa: PLC0415 (takes a third of a second)
+    from pyarrow import parquet  # noqa: PLC0415
+
+    # without rows there is nothing to see the types from: text
+    table = (
+        pa.Table.from_pylist(rows)
+        if rows
+        else pa.table({name: pa.array([], pa.string()) for name in columns})
+    )
+    parquet.write_table(table, path, compression="zstd")
+
+
+def title_of(about: str, window: Window) -> str:
+    """A heading with the window."""
+    return f"{about}, {format_time(window.start)} to {format_time(window.end)}"
+
+
+def place_cells(venue: Place) -> dict[str, Any]:
+    """The cells of PLACE."""
+    return {"venue": venue.code, "name": venue.name, "district": venue.district}
+
+
+def presence_cells(presence: Presence) -> dict[str, Any]:
+    """The cells of person, PLACE and SPAN."""
+    times = {"from": format_time(presence.start), "to": format_time(presence.end)}
+    return {"person": presence.person, **place_cells(presence.venue), **times, "minutes": presence.minutes}
+
+
+def parsed(parse: Callable[[str], T], text: str) -> T:
+    """What a user wrote; a mistake ends the command in one line."""
+    with plain_errors(ValueError):
+        return parse(text)
+
+
+def window_of(start: str | None, end: str | None) -> Window:
+    """The window of --from and --to."""
+    now, length = _clock_ms(), _DEFAULT_DAYS * DAY_MS
+    if start is None:
+        to = now if end is None else parsed(parse_time, end)
+        since = to - length
+    else:
+        since = parsed(parse_time, start)
+        to = parsed(parse_time, end) if end is not None else min(since + length, max(now, since))
+    with plain_errors(ValueError):
+        return Window(max(0, since), to)
+
+
+def _clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def ask(question: Callable[[Lookups], T]) -> T:
+    """One question about a person or a venue, on a connection of its own."""
+    return _asked(Lookups, question)
+
+
+def ask_groups(question: Callable[[GroupLookups], T]) -> T:
+    """One question about several persons or places."""
+    return _asked(GroupLookups, question)
+
+
+def _asked(kind: type[A], question: Callable[[A], T]) -> T:
+    with _plain():
+        settings = load_settings()
+        client = connect(settings.clickhouse_url)
+        try:
+            return question(kind(client, _clock_ms, f"{getpass.getuser()}@{socket.gethostname()}"))
+        finally:
+            client.disconnect()
+
+
+@contextmanager
+def _plain() -> Iterator[None]:
+    # a server that is away is told in one line, not by the driver's stack trace
+    logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)
+    with (
+        plain_errors(QuestionError, code=1),
+        plain_errors(SettingsError, WrongAccessError),
+        plain_errors(ArchiveAwayError, code=SERVER_AWAY),
+    ):
+        yield
