@@ -19,6 +19,7 @@ _GROUPS = {
     "trace": "trace",
     "buckets": "buckets",
     "rejected": "rejected",
+    "retention": "retention",
 }
 _COMMANDS = {
     "up": "stack",
