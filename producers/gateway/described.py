@@ -13,7 +13,7 @@ class ScanResult(BaseModel):
     """What became of one scan of the request."""
 
     index: int = Field(description="Place in the posted array; 0 for a single scan")
-    scan_id: str | None
+    scan_id: str | None = Field(default=None, description="As posted or given; absent when that was no id")
     accepted: bool
     field: str | None = Field(default=None, description="The field that is wrong")
     error: str | None = None

@@ -10,10 +10,10 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from schemas.codes import is_code
-from schemas.departments import department_of
+from schemas.departments import SECTORS, Sector, department_of
 from schemas.times import MAX_MS
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -226,13 +226,10 @@ def is_venue(value: bytes | None) -> bool:
         return found.get(name) is None or fits(found[name])
 
     name, sector, district = found.get("name"), found.get("sector"), found.get("district")
-    words = isinstance(name, str) and 1 <= len(name) <= 200 and isinstance(sector, str)
+    words = isinstance(name, str) and 1 <= len(name) <= 200 and isinstance(sector, str) and sector in SECTORS
     if not words or not _is(_SLUG)(district) or len(str(district)) > 64:
         return False
-    try:
-        department = department_of(sector, str(district))  # type: ignore[arg-type]
-    except (KeyError, ValueError):
-        return False
+    department = department_of(cast(Sector, sector), str(district))
     return bool(
         _code(found.get("code"))
         and found.get("department") == department

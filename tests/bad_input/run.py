@@ -64,13 +64,15 @@ def _mark(scan: dict[str, Any]) -> Mark:
 
 
 class Run:
-    """One run: `records` for `scans`, a twentieth as many for `cases`, a fiftieth for `venues`."""
+    """One run: `records` for `scans`, a twentieth (3,000 at most) for `cases`, a fiftieth for `venues`."""
 
     def __init__(self, here: Installation, records: int, seed: int, now: int, tell: Tell) -> None:
         self._here = here
         self._settings = here.settings
         self._count = records
         self._bad_venues = max(20, records // 50)
+        # the role takes one after another, some tens a second: an authority declares thousands, not millions
+        self._cases = min(records // 20, 3_000)
         self._make = Maker(seed, now)
         self._venues = {
             code: self._make.closed_at if code == self._make.closed else None for code in self._make.venues
@@ -131,15 +133,16 @@ class Run:
         self._flush()
 
     def _send_all(self) -> tuple[array[int], array[int]]:
-        scans, cases = array("q", [0]) * self._count, array("q", [0]) * (self._count // 20)
+        scans, cases = array("q", [0]) * self._count, array("q", [0]) * self._cases
         for number in range(self._count):
             made = self._make.scans(number)
             self._kind("scans", made).records += 1
             self._produce(made, topics.SCANS, number % topics.SCANS.partitions, scans, number)
-            if number % 20 == 0 and number // 20 < len(cases):
-                made = self._make.case(number // 20)
+            every, rest = divmod(number * self._cases, self._count)
+            if rest < self._cases and every < self._cases:
+                made = self._make.case(every)
                 self._kind("cases", made).records += 1
-                self._produce(made, topics.CASES, number // 20 % topics.CASES.partitions, cases, number // 20)
+                self._produce(made, topics.CASES, every % topics.CASES.partitions, cases, every)
         self._flush()
         return scans, cases
 

@@ -1,0 +1,139 @@
+"""The running gateway against its own OpenAPI document: schemathesis makes requests, good and bad ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given
+from hypothesis import settings as settings_of
+from hypothesis.errors import Unsatisfiable
+from pydantic import SecretStr
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Err
+from schemathesis.specs.openapi import checks as openapi
+
+from schemas import topics
+from schemas.events import SCAN
+from schemas.settings import Settings
+from tests.stream.harness import Installation, installed
+
+pytestmark = pytest.mark.engines
+
+KEY = "a-device-key"
+CODE = "CDEFHJKV"
+# Not positive_data_acceptance: the document cannot say that a code's check character must fit.
+CHECKS = [
+    not_a_server_error,
+    openapi.status_code_conformance,
+    openapi.content_type_conformance,
+    openapi.response_headers_conformance,
+    openapi.response_schema_conformance,
+    openapi.negative_data_rejection,
+    openapi.ignored_auth,
+    openapi.unsupported_method,
+]
+
+
+@pytest.fixture
+def gateway(settings: Settings, tmp_path: Path) -> Iterator[Installation]:
+    keys = {"gate-1": SecretStr(KEY)}
+    own = settings.model_copy(update={"gateway_keys": keys, "identity_key": SecretStr("ab" * 32)})
+    with installed(own, tmp_path, "gateway") as here:
+
+        def ready() -> bool:
+            try:
+                return httpx.get(f"{address(here)}/readyz").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        here.wait(ready, "the gateway does not get ready")
+        yield here
+
+
+def address(here: Installation) -> str:
+    return f"http://127.0.0.1:{here.settings.gateway_port}"
+
+
+def effort(examples: int) -> settings_of:
+    """As many requests, the same ones every time."""
+    return settings_of(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def operations(here: Installation) -> Iterator[Any]:
+    """Every operation of the document that the gateway gives."""
+    for found in schemathesis.openapi.from_url(f"{address(here)}/openapi.json").get_all_operations():
+        if isinstance(found, Err):
+            raise found.err()
+        yield found.ok()
+
+
+def _mend(body: Any) -> None:
+    """Codes that a check character fits: a generator does not hit one."""
+    for scan in body if isinstance(body, list) else [body]:
+        if isinstance(scan, dict):
+            scan["venue"] = CODE
+
+
+def ask_all(operation: Any, mode: GenerationMode, told: set[str], answers: Counter[tuple[str, int]]) -> None:
+    """Many requests of one operation; `told`, which scans the gateway said to be in."""
+    posts = operation.method == "post"
+
+    @effort(100 if posts else 10)
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def ask(case: Any) -> None:
+        if posts and mode is GenerationMode.POSITIVE:
+            _mend(case.body)
+        answer = case.call_and_validate(headers={"X-Api-Key": KEY}, checks=CHECKS)
+        answers[case.path, answer.status_code] += 1
+        if answer.status_code in {202, 207}:
+            told.update(each["scan_id"] for each in answer.json()["results"] if each["accepted"])
+
+    try:
+        ask()
+    except Unsatisfiable:
+        assert not posts, "only a probe has nothing that could be wrong"
+
+
+def test_every_answer_is_as_described(gateway: Installation) -> None:
+    """And all that was told to be in is on the topic, each a scan; nothing else is."""
+    told: set[str] = set()
+    answers: Counter[tuple[str, int]] = Counter()
+    for operation in operations(gateway):
+        for mode in GenerationMode:
+            ask_all(operation, mode, told, answers)
+    posts = {("/v1/scans", code) for code in (202, 400, 422)}
+    assert posts | {("/healthz", 200), ("/readyz", 200)} <= answers.keys(), answers
+    found: set[str] = set()
+    for message in gateway.read(topics.SCANS):
+        value = orjson.loads(message.value() or b"")
+        scans = value if isinstance(value, list) else [value]
+        found |= {SCAN.validate_python(scan)["scan_id"] for scan in scans}
+    assert found == told
+
+
+def test_without_a_key_nothing_is_taken(gateway: Installation) -> None:
+    for operation in operations(gateway):
+        if operation.method == "post":
+
+            @effort(20)
+            @given(case=operation.as_strategy())
+            def ask(case: Any) -> None:
+                for headers in ({"X-Api-Key": "another"}, {}):
+                    assert case.call(headers=headers).status_code == 401
+
+            ask()
+    assert gateway.read(topics.SCANS) == []
