@@ -20,6 +20,7 @@ _GROUPS = {
     "buckets": "buckets",
     "rejected": "rejected",
     "retention": "retention",
+    "audit": "audit",
 }
 _COMMANDS = {
     "up": "stack",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 from clickhouse_driver import Client
@@ -34,10 +34,21 @@ _LONG: Final = {
 }
 
 
-class Asker:
-    """One client, one asker (for the audit). Not for several threads at once."""
+class Desk(Protocol):
+    """What a question passes before it is asked: lookups/access.py."""
 
-    def __init__(self, client: Client, clock_ms: Callable[[], int], asker: str) -> None:
+    def asked(self, question: str, arguments: Mapping[str, object]) -> None:
+        """Put it into the audit, if it may be asked. Raises QuestionError."""
+
+
+class Asker:
+    """One client, one asker. Not for several threads at once.
+
+    `asker`: the desk that permits each question and puts it into the chain of the audit; or only a name, for
+    a program that asks without a person before it (a test, a benchmark): noted in the table alone.
+    """
+
+    def __init__(self, client: Client, clock_ms: Callable[[], int], asker: str | Desk) -> None:
         self._client = client
         self._clock_ms = clock_ms
         self._asker = asker
@@ -52,6 +63,9 @@ class Asker:
     def _note(self, question: str, window: Window | None, **about: object) -> None:
         if window is not None:
             about |= {"from": window.start, "to": window.end}
+        if not isinstance(self._asker, str):
+            self._asker.asked(question, about)
+            return
         asked_at = datetime.fromtimestamp(self._clock_ms() / 1000, UTC)
         self._execute(_AUDIT, [(asked_at, self._asker, question, orjson.dumps(about).decode())])
 

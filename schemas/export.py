@@ -13,13 +13,13 @@ from typing import Annotated, Any, Final, get_args
 from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-from schemas import events, topics
+from schemas import audit, events, topics
 from schemas.events import CaseRejectReason, RejectReason
 from schemas.settings import Settings
 from schemas.topics import Topic
 
 # Raise the second number when a field is added, the first when a reader of the old shape would fail.
-CONTRACT_VERSION: Final = "1.1.0"
+CONTRACT_VERSION: Final = "1.2.0"
 ASYNCAPI_FILE: Final = "asyncapi.json"
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _KAFKA_BINDING: Final = "0.5.0"
@@ -52,6 +52,7 @@ SHAPES: Final[dict[str, Any]] = {
     "Touched": events.Touched,
     "TouchedRecord": TouchedRecord,
     "Replayed": events.Replayed,
+    "AuditRow": audit.AuditRow,
 }
 _RECORDS: Final = {"Scan": "ScanRecord", "Visit": "VisitRecord", "Touched": "TouchedRecord"}
 
@@ -205,8 +206,16 @@ def _message(topic: Topic) -> dict[str, Any]:
 
 
 # seen from Truy vết: what others write to it, and what it writes
-_RECEIVES: Final = (topics.SCANS, topics.VENUES, topics.CASES, topics.TOUCHED, topics.REJECTED_REPLAYED)
+_RECEIVES: Final = (
+    topics.SCANS,
+    topics.VENUES,
+    topics.CASES,
+    topics.TOUCHED,
+    topics.REJECTED_REPLAYED,
+    topics.LOOKUP_AUDIT,
+)
 _SENDS: Final = (
+    topics.LOOKUP_AUDIT,
     topics.REJECTED_REPLAYED,
     topics.SCANS_REJECTED,
     topics.VISITS,

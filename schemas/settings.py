@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.topics import Topic
@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     partitions: dict[str, int] = {}  # by topic, where it differs from the declaration
     topic_prefix: str = ""  # before every topic and group name, where several installations share a cluster
 
+    role: Literal["tracer", "department", "analyst", "auditor"] = "tracer"  # of whoever asks: docs/PRIVACY.md
+    department: str = ""  # the slug of the department whose venues the role `department` may see
+
     retention_days: Annotated[int, Field(ge=1, le=365)] = 30
     archive_retention_days: Annotated[int, Field(ge=1, le=3650)] = 365
 
@@ -87,6 +90,12 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?", host):
             raise ValueError(f"{host!r} is not a host name such as truyvet.example (no https://, no path)")
         return host
+
+    @model_validator(mode="after")
+    def _a_department_is_named(self) -> Self:
+        if self.role == "department" and not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.department):
+            raise ValueError("the role department needs TRUYVET_DEPARTMENT, a slug such as so-y-te")
+        return self
 
     @field_validator("redis", "clickhouse")
     @classmethod

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from schemas import events
+from schemas import audit, events
 
 DAY_MS: Final = 86_400_000
 
@@ -77,6 +77,15 @@ REJECTED_REPLAYED: Final = Topic(
     events.Replayed,
     retention_days=400,
 )
+# One partition: its order is the order of the chain. Kept as long as anybody may be asked to account for it.
+LOOKUP_AUDIT: Final = Topic(
+    "lookup.audit",
+    "Internal: who asked what about whom and why; each row holds the hash of the one before",
+    1,
+    None,
+    audit.AuditRow,
+    retention_days=3650,
+)
 # Its partition count is part of the protocol: one transactional.id a partition.
 TOUCHED: Final = Topic(
     "touched", "Internal: what the matcher has to look at again", 4, "venue", events.Touched
@@ -109,6 +118,7 @@ TOPICS: Final[Mapping[str, Topic]] = {
         CASES,
         CASES_REJECTED,
         REJECTED_REPLAYED,
+        LOOKUP_AUDIT,
         TOUCHED,
         EXPOSURES,
         VENUE_WARNINGS,

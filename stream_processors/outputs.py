@@ -127,10 +127,11 @@ class TransactionalProducer:
     """Writes records in one transaction; whoever began last with the same id shuts the others out.
 
     Blocking: call it in a thread. Every failure raises PublishError and ends the worker: after a fence
-    another owner is at work, and after an abort the input is redelivered.
+    another owner is at work, and after an abort the input is redelivered. `quiet`: a command says itself,
+    in one line, that Kafka is away.
     """
 
-    def __init__(self, kafka: str, transactional_id: str) -> None:
+    def __init__(self, kafka: str, transactional_id: str, quiet: bool = False) -> None:
         self._id = transactional_id
         self._producer = Producer(
             _COMMON
@@ -142,6 +143,7 @@ class TransactionalProducer:
                 "transaction.timeout.ms": 30_000,
                 "delivery.timeout.ms": 30_000,
             }
+            | ({"log_level": 0} if quiet else {})
         )
 
     def begin_ownership(self, timeout_s: float = 30.0) -> None:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import getpass
-import logging
-import socket
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import orjson
 import typer
 
+from deploy.cli.desk import clock_ms, open_desk, question_errors
 from deploy.cli.output import (
     CALL_WRONG,
-    SERVER_AWAY,
     Format,
     emit,
     err,
@@ -24,12 +19,11 @@ from deploy.cli.output import (
     plain_errors,
     write_csv,
 )
-from lookups.answers import ArchiveAwayError, Place, Presence, QuestionError, Window, WrongAccessError
+from lookups.answers import Place, Presence, Window
 from lookups.archive import Lookups
 from lookups.asking import Asker
-from lookups.connection import connect
 from lookups.groups import GroupLookups
-from schemas.settings import SettingsError, load_settings
+from schemas.settings import load_settings
 from schemas.times import format_time, parse_time
 from schemas.topics import DAY_MS
 
@@ -135,7 +129,7 @@ def parsed(parse: Callable[[str], T], text: str) -> T:
 
 def window_of(start: str | None, end: str | None) -> Window:
     """The window of --from and --to."""
-    now, length = _clock_ms(), _DEFAULT_DAYS * DAY_MS
+    now, length = clock_ms(), _DEFAULT_DAYS * DAY_MS
     if start is None:
         to = now if end is None else parsed(parse_time, end)
         since = to - length
@@ -144,10 +138,6 @@ def window_of(start: str | None, end: str | None) -> Window:
         to = parsed(parse_time, end) if end is not None else min(since + length, max(now, since))
     with plain_errors(ValueError):
         return Window(max(0, since), to)
-
-
-def _clock_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def ask(question: Callable[[Lookups], T]) -> T:
@@ -161,22 +151,5 @@ def ask_groups(question: Callable[[GroupLookups], T]) -> T:
 
 
 def _asked(kind: type[A], question: Callable[[A], T]) -> T:
-    with _plain():
-        settings = load_settings()
-        client = connect(settings.clickhouse_url)
-        try:
-            return question(kind(client, _clock_ms, f"{getpass.getuser()}@{socket.gethostname()}"))
-        finally:
-            client.disconnect()
-
-
-@contextmanager
-def _plain() -> Iterator[None]:
-    # a server that is away is told in one line, not by the driver's stack trace
-    logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)
-    with (
-        plain_errors(QuestionError, code=1),
-        plain_errors(SettingsError, WrongAccessError),
-        plain_errors(ArchiveAwayError, code=SERVER_AWAY),
-    ):
-        yield
+    with question_errors(), open_desk(load_settings()) as (desk, client):
+        return desk.answered(question(kind(client, clock_ms, desk)))

@@ -118,7 +118,7 @@ def _what_to_try(settings: Settings, told: bool) -> None:
     out.print("Then try:")
     for line in (
         "status",
-        "trace contacts --case DEMO-PLACE",
+        "trace contacts --case DEMO-PLACE --purpose DEMO-PLACE",
         "cases list",
         "exposures follow --from-beginning --until-idle 3",
         "down",

@@ -23,12 +23,13 @@ from deploy.cli.asking import (
     title_of,
     window_of,
 )
+from deploy.cli.desk import Questions
 from deploy.cli.output import CALL_WRONG, CsvFlag, Format, JsonFlag, chosen_format, err, fail
 from lookups.answers import Contact
 from schemas.qr import parse_person, parse_venue
 from schemas.times import format_time
 
-commands = typer.Typer(no_args_is_help=True)
+commands = Questions(no_args_is_help=True)
 commands.add_typer(trace_groups.commands)
 
 PersonArgument = Annotated[str, typer.Argument(help="16 hex digits, or what a personal card says.")]

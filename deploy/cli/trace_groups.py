@@ -24,13 +24,14 @@ from deploy.cli.asking import (
     title_of,
     window_of,
 )
+from deploy.cli.desk import Questions
 from deploy.cli.output import CALL_WRONG, CsvFlag, Format, JsonFlag, chosen_format, err, fail, plain_errors
 from lookups.answers import PlaceTime, Window
 from lookups.chains import tree, write_graphml
 from schemas.qr import parse_person, parse_venue
 from schemas.times import format_time, parse_time
 
-commands = typer.Typer()
+commands = Questions()
 
 
 @commands.command()

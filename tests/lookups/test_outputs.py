@@ -35,6 +35,9 @@ runner = CliRunner()
 def filled(world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """The case meets FIRST at eight, FIRST meets SECOND at the stall at noon; ALONE was there before."""
     monkeypatch.setenv("TRUYVET_CLICKHOUSE", settings.clickhouse_url)
+    monkeypatch.setenv("TRUYVET_KAFKA", settings.kafka_address)
+    monkeypatch.setenv("TRUYVET_TOPIC_PREFIX", settings.topic_prefix)
+    monkeypatch.setenv("TRUYVET_PURPOSE", "c-1")
     monkeypatch.setenv("COLUMNS", "200")
     world.venues({MARKET: 60, STALL: 30}, NAME)
     world.put_below(STALL, MARKET, 30, capacity=1)

@@ -74,6 +74,19 @@ REPLAYED = {
     "at": 1_612_769_400_000,
     "by": "linh@trace-1",
 }
+AUDITED = {
+    "seq": 1,
+    "entry": "0" * 32,
+    "at": 1_612_769_400_000,
+    "who": "linh@trace-1",
+    "role": "tracer",
+    "purpose": "2021-02-08-CDEFH",
+    "step": "asked",
+    "question": "person",
+    "arguments": {"person": "00c0ffee00c0ffee"},
+    "previous": "0" * 64,
+    "hash": "a" * 64,
+}
 
 GOOD: list[tuple[str, Any]] = [
     ("Scan", scan()),
@@ -93,6 +106,7 @@ GOOD: list[tuple[str, Any]] = [
     ("CaseRejectedHeaders", HEADERS | {"reason": "tombstone"}),
     ("VenueWarningHeaders", {"department": "so-y-te"}),
     ("Replayed", REPLAYED),
+    ("AuditRow", AUDITED),
 ]
 BAD: list[tuple[str, Any]] = [
     ("Scan", scan(person="0912345678")),
@@ -114,6 +128,7 @@ BAD: list[tuple[str, Any]] = [
     ("CaseRejectedHeaders", {name: text for name, text in HEADERS.items() if name != "arrival"}),
     ("VenueWarningHeaders", {}),
     ("Replayed", REPLAYED | {"offsets": []}),
+    ("AuditRow", AUDITED | {"hash": "a"}),
 ]
 
 

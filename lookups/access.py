@@ -1,0 +1,232 @@
+"""Who may ask what, for what, and how much of the answer they see: one layer before every question.
+
+A question is looked up in QUESTIONS: which roles may ask it, whether it names or returns a person (then it
+needs a purpose). It stands in the audit before it is asked, and again with the number of rows before they
+are shown: if the audit cannot be written, there is no answer.
+
+This layer is what the command line goes through. Whoever has the password of ClickHouse, Redis or Kafka can
+go past it: on real servers the grants of deploy/access bind those too (docs/PRIVACY.md).
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
+from typing import Final, Protocol, TypeVar, cast
+
+from clickhouse_driver import Client
+from clickhouse_driver.errors import Error
+
+from lookups.answers import HourOccupancy, PersonTrace, QuestionError
+from lookups.audit import COLUMNS, COPY, AuditAwayError, Entry, copy_of
+from schemas.audit import AuditRow, Step
+
+TRACER: Final = "tracer"
+DEPARTMENT: Final = "department"
+ANALYST: Final = "analyst"
+AUDITOR: Final = "auditor"
+
+# Groups of fewer persons are not shown to analysts.
+K: Final = 10
+
+_PURPOSE: Final = re.compile(r"[^\W_][\w./-]{0,63}")
+
+T = TypeVar("T")
+
+
+class ForbiddenError(QuestionError):
+    """The role may not ask this; the message says who may."""
+
+
+class PurposeError(QuestionError):
+    """A purpose is missing or no purpose; the message says how to give one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Who may ask it; `persons`: it names or returns persons, so it needs a purpose.
+
+    `own`: a department may ask it of its own venues only.
+    """
+
+    roles: frozenset[str]
+    persons: bool = True
+    own: bool = False
+
+
+_TRACERS: Final = frozenset({TRACER})
+_COUNTERS: Final = frozenset({TRACER, DEPARTMENT, ANALYST})
+
+# What is not here is a tracer's, with a purpose: a new question is closed until somebody opens it.
+QUESTIONS: Final[Mapping[str, Question]] = {
+    "occupancy": Question(_COUNTERS, persons=False, own=True),
+    "warnings": Question(frozenset({TRACER, DEPARTMENT}), persons=False),
+    "visits-by": Question(_COUNTERS, persons=False),
+    "exposures-by": Question(_COUNTERS, persons=False),
+    "audit": Question(frozenset({AUDITOR}), persons=False),
+    "audit-verify": Question(frozenset({AUDITOR, TRACER}), persons=False),
+}
+_CLOSED: Final = Question(_TRACERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Who asks: `who` as the machine says, the role, the department of that role, the purpose or nothing."""
+
+    who: str
+    role: str
+    department: str = ""
+    purpose: str = ""
+
+
+class Ledger(Protocol):
+    """Where the audit is kept."""
+
+    def append(self, entry: Entry) -> AuditRow:
+        """Write it at the end of the chain; durable when this returns. Raises AuditAwayError."""
+
+
+def checked_purpose(text: str) -> str:
+    """The purpose without blanks around it. Raises PurposeError."""
+    purpose = text.strip()
+    if not _PURPOSE.fullmatch(purpose):
+        raise PurposeError(
+            f"{text!r} is no purpose: a case id or the number of an order, up to 64 letters, digits and ._/-"
+        )
+    return purpose
+
+
+def permit(question: str, asking: Asking) -> Question:
+    """The question, if this role may ask it with this purpose. Raises ForbiddenError, PurposeError."""
+    asked = QUESTIONS.get(question, _CLOSED)
+    if asking.role not in asked.roles:
+        who = " or ".join(sorted(asked.roles))
+        raise ForbiddenError(f"the role {asking.role} may not ask this ({question}): the role {who} may")
+    if asking.purpose:
+        checked_purpose(asking.purpose)
+    elif asked.persons:
+        raise PurposeError(
+            "this names persons: say for what, with --purpose CASE or --purpose ORDER-NUMBER; it is written"
+            " into the audit"
+        )
+    return asked
+
+
+def rows_in(answer: object) -> int:
+    """How many rows an answer has."""
+    if isinstance(answer, PersonTrace):
+        return len(answer.marks) + len(answer.presences)
+    return len(answer) if isinstance(answer, Sized) else 1
+
+
+def shown(answer: T, role: str) -> T:
+    """What of an answer the role may see: an analyst no hour of fewer than K visitors, and tens only.
+
+    Tens, since the difference of two exact numbers would be a group of few again.
+    """
+    if role != ANALYST or not isinstance(answer, list):
+        return answer
+    return cast(T, [_rounded(each) for each in answer if not _is_small(each)])
+
+
+def _is_small(row: object) -> bool:
+    return isinstance(row, HourOccupancy) and row.visitors < K
+
+
+def _rounded(row: object) -> object:
+    if not isinstance(row, HourOccupancy):
+        return row
+    return replace(
+        row, visitors=_tens(row.visitors), peak=_tens(row.peak), check_ins=_tens(row.check_ins), capacity=None
+    )
+
+
+def _tens(number: int) -> int:
+    return number // K * K
+
+
+class Desk:
+    """What the questions of one asking pass through; not for several threads at once.
+
+    `client`: of the archive, for the copy of the audit and to know whose venue is asked about.
+    """
+
+    def __init__(
+        self, ledger: Ledger, asking: Asking, clock_ms: Callable[[], int], client: Client | None
+    ) -> None:
+        self._ledger = ledger
+        self._asking = asking
+        self._clock_ms = clock_ms
+        self._client = client
+        self._open: AuditRow | None = None
+
+    def asked(self, question: str, arguments: Mapping[str, object]) -> None:
+        """Write the question into the audit, if it may be asked.
+
+        Raises ForbiddenError, PurposeError, AuditAwayError.
+        """
+        try:
+            self._own(permit(question, self._asking), arguments)
+        except ForbiddenError:
+            self._write("refused", question, arguments)
+            raise
+        self._open = self._write("asked", question, arguments)
+
+    def answered(self, answer: T) -> T:
+        """What may be shown of the answer, after its number of rows stands in the audit.
+
+        Raises AuditAwayError.
+        """
+        seen = shown(answer, self._asking.role)
+        if self._open is not None:
+            self._write("answered", self._open.question, {}, rows_in(seen), self._open.seq)
+            self._open = None
+        return seen
+
+    def _own(self, question: Question, arguments: Mapping[str, object]) -> None:
+        if self._asking.role != DEPARTMENT or not question.own or self._client is None:
+            return
+        venue = arguments.get("venue")
+        try:
+            rows: Sequence[tuple[str]] = self._client.execute(
+                "SELECT department FROM venues FINAL WHERE code = %(venue)s", {"venue": venue}
+            )
+        except (Error, OSError, EOFError) as error:
+            raise AuditAwayError(f"the archive does not say whose venue {venue} is: {error}") from None
+        if rows != [(self._asking.department,)]:
+            raise ForbiddenError(f"{venue} is no venue of {self._asking.department}: ask its own department")
+
+    def _write(
+        self,
+        step: Step,
+        question: str,
+        arguments: Mapping[str, object],
+        rows: int | None = None,
+        of: int | None = None,
+    ) -> AuditRow:
+        asking = self._asking
+        entry = Entry(
+            entry=uuid.uuid4().hex,
+            at=self._clock_ms(),
+            who=asking.who,
+            role=f"{asking.role}:{asking.department}" if asking.role == DEPARTMENT else asking.role,
+            purpose=asking.purpose.strip(),
+            step=step,
+            question=question,
+            arguments=arguments,
+            rows=rows,
+            of=of,
+        )
+        row = self._ledger.append(entry)
+        if self._client is not None:
+            try:
+                self._client.execute(f"INSERT INTO {COPY} ({', '.join(COLUMNS)}) VALUES", [copy_of(row)])
+            except (Error, OSError, EOFError) as error:
+                words = str(error).splitlines()[0] if str(error) else repr(error)
+                raise AuditAwayError(
+                    f"the audit could not be copied into ClickHouse, so nothing is answered: {words};"
+                    " is it up, and its migrations applied? (truyvet status, truyvet run archive)"
+                ) from None
+        return row
