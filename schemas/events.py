@@ -319,6 +319,7 @@ REJECT_REASONS: Final[tuple[RejectReason, ...]] = (
     "suspect",
 )
 CaseRejectReason = Literal["malformed", "invalid", "conflict", "subject_changed", "tombstone"]
+ArchiveRejectReason = Literal["refused"]
 REJECT_HEADERS: Final = (
     "reason",
     "detail",

@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from schemas import audit, events, topics
-from schemas.events import CaseRejectReason, RejectReason
+from schemas.events import ArchiveRejectReason, CaseRejectReason, RejectReason
 from schemas.settings import Settings
 from schemas.topics import Topic
 
@@ -118,6 +118,7 @@ def _header_shapes() -> dict[str, dict[str, Any]]:
     return {
         "ScanRejectedHeaders": _rejected_headers("ScanRejectedHeaders", get_args(RejectReason)),
         "CaseRejectedHeaders": _rejected_headers("CaseRejectedHeaders", get_args(CaseRejectReason)),
+        "ArchiveRejectedHeaders": _rejected_headers("ArchiveRejectedHeaders", get_args(ArchiveRejectReason)),
         "VenueWarningHeaders": {
             "title": "VenueWarningHeaders",
             "description": "Kafka headers of a venue warning, as UTF-8 text.",
@@ -131,6 +132,7 @@ def _header_shapes() -> dict[str, dict[str, Any]]:
 _HEADERS_OF: Final = {
     topics.SCANS_REJECTED.name: "ScanRejectedHeaders",
     topics.CASES_REJECTED.name: "CaseRejectedHeaders",
+    topics.ARCHIVE_REJECTED.name: "ArchiveRejectedHeaders",
     topics.VENUE_WARNINGS.name: "VenueWarningHeaders",
 }
 
@@ -223,6 +225,7 @@ _SENDS: Final = (
     topics.TOUCHED,
     topics.EXPOSURES,
     topics.VENUE_WARNINGS,
+    topics.ARCHIVE_REJECTED,
 )
 
 

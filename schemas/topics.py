@@ -86,6 +86,16 @@ LOOKUP_AUDIT: Final = Topic(
     audit.AuditRow,
     retention_days=3650,
 )
+ARCHIVE_REJECTED: Final = Topic(
+    "archive.rejected",
+    "What ClickHouse refused for its content, as the element of the record that it came from",
+    1,
+    None,
+    bytes,
+    retention_days=365,
+    max_message_bytes=_MAX_REJECTED_BYTES,
+    headers=events.REJECT_HEADERS,
+)
 # Its partition count is part of the protocol: one transactional.id a partition.
 TOUCHED: Final = Topic(
     "touched", "Internal: what the matcher has to look at again", 4, "venue", events.Touched
@@ -122,5 +132,6 @@ TOPICS: Final[Mapping[str, Topic]] = {
         TOUCHED,
         EXPOSURES,
         VENUE_WARNINGS,
+        ARCHIVE_REJECTED,
     )
 }

@@ -4,7 +4,8 @@ One flush, the numbered steps of which make at-least-once delivery enough:
 1. records are read and turned into rows (sinks/rows.py) until there are 100,000 marks or half a second is
    over;
 2. one synchronous insert per table. ClickHouse away or slow: again with growing pauses, for as long as it
-   takes, polling Kafka with paused partitions so that the group keeps this member; nothing is skipped;
+   takes, polling Kafka with paused partitions so that the group keeps this member; nothing is skipped. A row
+   that the server refuses for what is in it is found (sinks/blocks.py) and written to `archive.rejected`;
 3. the offsets after those records are committed. A crash before this reads them again, and a row inserted
    twice merges away: marks by OR, the others by their key and version.
 A partition that is revoked between 1 and 3 loses its place in the commit, not its rows: its new owner inserts
@@ -19,30 +20,26 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from clickhouse_driver import Client
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_when_event_set,
-    wait_random_exponential,
-)
 
 from schemas.kafka import headers_of
+from schemas.serving import serve
 from schemas.settings import Settings
-from schemas.topics import Topic
+from schemas.topics import ARCHIVE_REJECTED, Topic
 from sinks import connection, metrics, migrate, retention, rows
+from sinks.aside import Aside
+from sinks.blocks import Inserter, Refusal
+from sinks.patience import ArchiveError, EndedError, Patience, RefusedError
 
 FLUSH_MARKS: Final = 100_000
 FLUSH_BYTES: Final = 64 * 1024 * 1024  # rejected records may be large: bounds the memory of a flush
 FLUSH_SECONDS: Final = 0.5
 _POLL_SECONDS: Final = 0.1  # how late a flush or the end may be noticed
 _MOST_MESSAGES: Final = 200  # a poll: with 1,000 marks a record, twice a flush
-_LONGEST_PAUSE_S: Final = 10  # between two tries: a server that is back is noticed within it
 # A server that hangs in the last insert must not hold the end: past it the connection is cut. With the close
 # of the consumer it stays under the 10 seconds after which supervisors kill.
 _LAST_FLUSH_SECONDS: Final = 6.0
@@ -51,10 +48,6 @@ _DEAD_AFTER_SECONDS: Final = connection.ANSWER_TIMEOUT_S * (len(rows.COLUMNS) + 
 _WORDS_EVERY_SECONDS: Final = 30.0  # the same trouble is told once in this time
 
 log = logging.getLogger("truyvet.archive")
-
-
-class ArchiveError(RuntimeError):
-    """The sink cannot go on; the message says why and what to do. Nothing is lost: offsets stand still."""
 
 
 def consumer_config(settings: Settings) -> dict[str, Any]:
@@ -94,6 +87,9 @@ class Archive:
         self._metrics = counters
         self._client = client
         self._topics: dict[str, Topic] = {settings.topic(topic): topic for topic in rows.TOPICS}
+        self._patience = Patience(stop, counters, self._tell)
+        self._inserter = Inserter(client, self._patience, counters, self._hold, self._alive)
+        self._aside = Aside(settings)
         self._consumer: Consumer | None = None
         self._rows = rows.Rows()
         self._since: float | None = None  # monotonic: when the oldest waiting row came
@@ -115,9 +111,13 @@ class Archive:
     def work(self) -> None:
         """Prepare the archive, then flush until `stop`; commit and leave the group at the end.
 
-        Raises ArchiveError, KafkaException.
+        Raises ArchiveError, EndedError, KafkaException.
         """
-        self._patiently("prepare the archive", self._prepare, self._rest)
+        try:
+            self._patience.do("prepare the archive", self._prepare, self._rest)
+        except RefusedError as error:
+            advice = connection.advice(error.error)
+            raise ArchiveError(f"could not prepare the archive: {error}: {advice}") from error
         if self._stop.is_set():
             return
         consumer = self._consumer = Consumer(consumer_config(self._settings), logger=log)
@@ -182,16 +182,15 @@ class Archive:
     def _flush(self, consumer: Consumer) -> None:
         """Steps 2 and 3. Returns without a commit when `stop` came while ClickHouse was away."""
         batch, started = self._rows, time.monotonic()
+        refused: list[tuple[str, Refusal]] = []
         for table, columns in batch.tables():
-            names = ", ".join(rows.COLUMNS[table])
-            statement = f"INSERT INTO {table} ({names}) VALUES"  # constants of sinks/rows.py
-
-            def insert(statement: str = statement, columns: list[list[Any]] = columns) -> None:
-                self._client.execute(statement, columns, columnar=True)
-
-            self._patiently(f"insert {len(columns[0])} rows into {table}", insert, self._hold)
-            self._metrics.rows.labels(table).inc(len(columns[0]))
-            self._beat = time.monotonic()
+            refused += [(table, refusal) for refusal in self._inserter.insert(table, columns)]
+            self._alive()
+        if self._held:
+            self._held = False
+            consumer.resume(consumer.assignment())
+        if refused:
+            self._put_aside(batch, refused)
         self._rows, self._since = rows.Rows(), None
         if batch.broken:
             self._metrics.broken.inc(batch.broken)
@@ -204,6 +203,27 @@ class Archive:
         self._metrics.flush_rows.observe(batch.marks)
         self._metrics.flush_seconds.observe(time.monotonic() - started)
         self._measure_lag(consumer)
+
+    def _put_aside(self, batch: rows.Rows, refused: Sequence[tuple[str, Refusal]]) -> None:
+        """What ClickHouse refuses for its content, into archive.rejected."""
+        letters = []
+        for table, refusal in refused:
+            source = batch.source(table, refusal.row)
+            record = source.record
+            words = connection.first_line(refusal.error)
+            if source.topic is ARCHIVE_REJECTED:  # it would come back for ever
+                log.critical(
+                    "the table rejected does not take %s/%d/%d either, it stays in its topic only: %s",
+                    *(record.topic, record.partition, record.offset, words),
+                )
+                continue
+            letters.append((source, refusal.error))
+            self._metrics.dead_lettered.labels(table).inc()
+            self._tell("the table %s refuses rows, they go to archive.rejected: %s", table, words)
+        self._aside.put(letters)
+
+    def _alive(self) -> None:
+        self._beat = time.monotonic()
 
     def _commit(self, consumer: Consumer) -> None:
         if not self._next:
@@ -239,49 +259,6 @@ class Archive:
         for name, count in lag.items():
             self._metrics.lag.labels(name).set(count)
 
-    def _patiently(self, what: str, action: Callable[[], None], sleep: Callable[[float], None]) -> None:
-        """Do it; when ClickHouse is away or slow, again until it is done or `stop` is set.
-
-        Raises ArchiveError when waiting cannot cure it, and _EndedError when `stop` ended it.
-        """
-
-        def say(state: RetryCallState) -> None:
-            self._metrics.retries.inc()
-            self._metrics.waiting.set(1)
-            error = state.outcome.exception() if state.outcome else None
-            words = connection.first_line(error) if error else ""
-            self._tell("waiting for ClickHouse to %s (nothing is skipped): %s", what, words)
-
-        try:
-            for attempt in Retrying(
-                retry=retry_if_exception(connection.will_pass),
-                wait=wait_random_exponential(multiplier=0.25, max=_LONGEST_PAUSE_S),
-                stop=stop_when_event_set(self._stop),
-                sleep=sleep,
-                before_sleep=say,
-                reraise=True,
-            ):
-                with attempt:
-                    action()
-        except (ArchiveError, KafkaException):
-            raise
-        except Exception as error:
-            if self._stop.is_set() and connection.will_pass(error):
-                raise _EndedError(f"ended before it could {what}: {connection.first_line(error)}") from None
-            self._fail(what, error)
-        self._metrics.waiting.set(0)
-        if self._held and self._consumer is not None:
-            self._held = False
-            self._consumer.resume(self._consumer.assignment())
-
-    def _fail(self, what: str, error: Exception) -> NoReturn:
-        advice = {
-            81: "create the database, or correct TRUYVET_CLICKHOUSE",
-            516: "correct user and password in TRUYVET_CLICKHOUSE",
-            497: "give this user the rights to create and alter tables, to insert and to select",
-        }.get(getattr(error, "code", 0) or 0, "correct the cause; the supervisor starts the role again")
-        raise ArchiveError(f"could not {what}: {connection.first_line(error)}: {advice}") from error
-
     def _rest(self, seconds: float) -> None:
         self._beat = time.monotonic()
         self._stop.wait(seconds)
@@ -314,10 +291,6 @@ class Archive:
             log.warning(line)
 
 
-class _EndedError(Exception):
-    """`stop` was set while ClickHouse was away: what is not committed is read again by the next start."""
-
-
 def _cut_at_the_end(client: Client, stop: threading.Event, finished: threading.Event) -> None:
     stop.wait()
     while not finished.wait(_LAST_FLUSH_SECONDS):
@@ -344,11 +317,11 @@ def run(settings: Settings, clock_ms: Callable[[], int], metrics_port: int, stop
     finished = threading.Event()
     end_server: Callable[[], None] = lambda: None  # noqa: E731
     try:
-        end_server = metrics.serve(counters, metrics_port, archive.trouble)
+        end_server = serve(counters.registry, metrics_port, archive.trouble)
         threading.Thread(target=_cut_at_the_end, args=(client, stop, finished), daemon=True).start()
         archive.work()
         log.info("ended, all that was read is in the archive")
-    except _EndedError as error:
+    except EndedError as error:
         log.warning("%s; what is not committed is read again at the next start", error)
     except ArchiveError as error:
         log.critical("%s", error)

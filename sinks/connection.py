@@ -1,8 +1,8 @@
-"""The sink's connection to ClickHouse, and which of its failures pass by waiting."""
+"""The sink's connection to ClickHouse, and what its failures mean."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from clickhouse_driver import Client
@@ -14,18 +14,29 @@ CONNECT_TIMEOUT_S: Final = 5
 # which merges away. Longer than an insert of a whole flush into a busy server takes.
 ANSWER_TIMEOUT_S: Final = 60
 
-# Server error codes that say "not now": the same insert succeeds later. All others are told to people.
-_PASSING_CODES: Final = frozenset(
+# What a failure of an insert means, and what is done:
+#   passing        the server is away, slow, full or restarting: again, for as long as it takes
+#   configuration  nothing goes in until somebody corrects something: the role ends and says what
+#   content        something in the block: halved until the rows are found, see sinks/blocks.py
+#   unknown        none of the lists: again several times, then as content. If the table takes no row at all,
+#                  it was configuration
+Meaning = Literal["passing", "configuration", "content", "unknown"]
+
+# Numbers and names: ClickHouse, src/Common/ErrorCodes.cpp
+_PASSING: Final = frozenset(
     {
         3,  # UNEXPECTED_END_OF_FILE: cut off in mid-query
         32,  # ATTEMPT_TO_READ_AFTER_EOF
+        40,  # CHECKSUM_DOESNT_MATCH: damaged on its way
         101,  # UNEXPECTED_PACKET_FROM_CLIENT: after a cut
+        102,  # UNEXPECTED_PACKET_FROM_SERVER
         159,  # TIMEOUT_EXCEEDED
         160,  # TOO_SLOW
         164,  # READONLY: a server that is being restored
         198,  # DNS_ERROR
         201,  # QUOTA_EXCEEDED
         202,  # TOO_MANY_SIMULTANEOUS_QUERIES
+        203,  # NO_FREE_CONNECTION
         209,  # SOCKET_TIMEOUT
         210,  # NETWORK_ERROR
         225,  # NO_ZOOKEEPER
@@ -46,6 +57,65 @@ _PASSING_CODES: Final = frozenset(
         999,  # KEEPER_EXCEPTION
     }
 )
+_CONFIGURATION: Final = frozenset(
+    {
+        7,  # INCORRECT_NUMBER_OF_COLUMNS
+        8,  # THERE_IS_NO_COLUMN
+        10,  # NOT_FOUND_COLUMN_IN_BLOCK
+        16,  # NO_SUCH_COLUMN_IN_TABLE
+        20,  # NUMBER_OF_COLUMNS_DOESNT_MATCH
+        46,  # UNKNOWN_FUNCTION
+        47,  # UNKNOWN_IDENTIFIER: in a view or constraint behind the table
+        48,  # NOT_IMPLEMENTED
+        50,  # UNKNOWN_TYPE: a server older than the tables
+        60,  # UNKNOWN_TABLE
+        62,  # SYNTAX_ERROR
+        81,  # UNKNOWN_DATABASE
+        115,  # UNKNOWN_SETTING
+        192,  # UNKNOWN_USER
+        193,  # WRONG_PASSWORD
+        194,  # REQUIRED_PASSWORD
+        195,  # IP_ADDRESS_NOT_ALLOWED
+        218,  # TABLE_IS_DROPPED
+        291,  # DATABASE_ACCESS_DENIED
+        452,  # SETTING_CONSTRAINT_VIOLATION
+        497,  # ACCESS_DENIED
+        516,  # AUTHENTICATION_FAILED
+    }
+)
+_CONTENT: Final = frozenset(
+    {
+        6,  # CANNOT_PARSE_TEXT: this and the next in an expression of a constraint, column or view
+        26,  # CANNOT_PARSE_QUOTED_STRING
+        27,  # CANNOT_PARSE_INPUT_ASSERTION_FAILED
+        38,  # CANNOT_PARSE_DATE
+        41,  # CANNOT_PARSE_DATETIME
+        53,  # TYPE_MISMATCH: also the driver's, for a value that the column cannot hold
+        69,  # ARGUMENT_OUT_OF_BOUND
+        70,  # CANNOT_CONVERT_TYPE
+        72,  # CANNOT_PARSE_NUMBER
+        117,  # INCORRECT_DATA
+        128,  # TOO_LARGE_ARRAY_SIZE
+        131,  # TOO_LARGE_STRING_SIZE
+        153,  # ILLEGAL_DIVISION
+        158,  # TOO_MANY_ROWS: halving cures it
+        190,  # SIZES_OF_ARRAYS_DONT_MATCH
+        248,  # INVALID_PARTITION_VALUE
+        307,  # TOO_MANY_BYTES: halving cures it
+        321,  # VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+        349,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
+        395,  # FUNCTION_THROW_IF_VALUE_IS_NON_ZERO: what a view may check with
+        407,  # DECIMAL_OVERFLOW
+        469,  # VIOLATED_CONSTRAINT
+        691,  # UNKNOWN_ELEMENT_OF_ENUM
+    }
+)
+_ADVICE: Final = {
+    60: "a table is gone: restore it, or empty schema_migrations so that it is made anew",
+    81: "create the database, or correct TRUYVET_CLICKHOUSE",
+    497: "give this user the rights to create and alter tables, to insert and to select",
+    516: "correct user and password in TRUYVET_CLICKHOUSE",
+}
 
 
 def connect(url: str) -> Client:
@@ -69,11 +139,23 @@ def connect(url: str) -> Client:
     return Client.from_url(urlunsplit(parts._replace(query=urlencode(query))))
 
 
-def will_pass(error: BaseException) -> bool:
-    """Whether waiting may cure it: the server is away, slow, full or restarting."""
+def meaning(error: BaseException) -> Meaning:
+    """What a failure means; see the table above. An error of Python while the driver writes a block (a number
+    out of range, a text that is no UTF-8) is of its content."""
     if isinstance(error, Error):
-        return isinstance(error, PartiallyConsumedQueryError) or error.code in _PASSING_CODES
-    return isinstance(error, OSError | EOFError)
+        if isinstance(error, PartiallyConsumedQueryError) or error.code in _PASSING:
+            return "passing"
+        if error.code in _CONFIGURATION:
+            return "configuration"
+        return "content" if error.code in _CONTENT else "unknown"
+    return "passing" if isinstance(error, OSError | EOFError) else "content"
+
+
+def advice(error: BaseException) -> str:
+    """What to do about an error that waiting does not cure."""
+    return _ADVICE.get(
+        getattr(error, "code", 0) or 0, "correct the cause; the supervisor starts the role again"
+    )
 
 
 def first_line(error: BaseException) -> str:

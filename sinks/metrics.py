@@ -1,17 +1,11 @@
-"""What the archive sink counts, and where it answers: /metrics and /healthz."""
+"""What the archive sink counts."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable
-from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Any, Final
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from collections.abc import Callable
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
 class Metrics:
@@ -47,7 +41,25 @@ class Metrics:
             "truyvet_archive_retries", "Inserts repeated: ClickHouse away or slow", registry=self.registry
         )
         self.waiting: Final = Gauge(
-            "truyvet_archive_waiting", "1 while the sink waits for ClickHouse", registry=self.registry
+            "truyvet_archive_waiting",
+            "1 while the sink waits for ClickHouse, or looks for the rows that it refuses",
+            registry=self.registry,
+        )
+        self.waiting_seconds: Final = Counter(
+            "truyvet_archive_waiting_seconds",
+            "Seconds from a failed insert to the one that went in",
+            registry=self.registry,
+        )
+        self.bisections: Final = Counter(
+            "truyvet_archive_bisections",
+            "Blocks that ClickHouse refused and that were halved until the rows were found",
+            registry=self.registry,
+        )
+        self.dead_lettered: Final = Counter(
+            "truyvet_archive_dead_lettered",
+            "Rows that ClickHouse refused and that went to the topic archive.rejected, by table",
+            ["table"],
+            registry=self.registry,
         )
         self.lag: Final = Gauge(
             "truyvet_archive_lag_records",
@@ -70,40 +82,3 @@ class Metrics:
     def archived(self, newest_received: int) -> None:
         """Marks up to this time of receipt (ms) are in the archive."""
         self._newest_received = max(self._newest_received, newest_received)
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        """A scrape every few seconds is no news."""
-
-
-def serve(metrics: Metrics, port: int, trouble: Callable[[], str | None]) -> Callable[[], None]:
-    """Answer /metrics and /healthz on loopback, in a thread; returns what ends it.
-
-    /healthz is 200 as long as `trouble` returns None, else 503 with its words. Raises OSError when the port
-    is taken.
-    """
-    report: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]] = make_wsgi_app(metrics.registry)
-
-    def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        if environ["PATH_INFO"] != "/healthz":
-            return report(environ, start)
-        words = trouble()
-        start(
-            "503 Service Unavailable" if words else "200 OK", [("Content-Type", "text/plain; charset=utf-8")]
-        )
-        return [(words or "ok").encode() + b"\n"]
-
-    server = make_server("127.0.0.1", port, app, _Server, _Quiet)
-    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
-    thread.start()
-
-    def end() -> None:
-        server.shutdown()
-        server.server_close()
-
-    return end

@@ -1,13 +1,15 @@
 """From Kafka records to rows of the archive: pure, a record at a time, columns as the driver wants them.
 
-What cannot be a row becomes a row of `rejected` with reason `malformed`, so that it is seen and not lost; the
-good elements of an array with a bad one are kept.
+What cannot be a row becomes a row of `rejected` with reason `malformed`, so that it is seen and not lost;
+the good elements of an array with a bad one are kept. Every row can be traced to the element of the record
+that it came from: only the place where a record's rows begin is noted, and looked up when somebody asks.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -18,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from schemas.events import VISITS, Case, Exposure, Venue, VenueWarning, Visit
 from schemas.topics import (
+    ARCHIVE_REJECTED,
     CASES,
     CASES_REJECTED,
     EXPOSURES,
@@ -81,6 +84,26 @@ class BrokenRecordError(ValueError):
     """A record, or one element of it, that cannot be a row."""
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a row came from: `index`, the element of the record's array (0: a single object), `value`, the
+    element as JSON, or the record's original bytes when it is no array."""
+
+    topic: Topic
+    record: Record
+    index: int
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """An element that cannot be a row."""
+
+    index: int
+    value: bytes
+    error: Exception
+
+
 class Rows:
     """Rows that wait for a flush, by table and column.
 
@@ -92,6 +115,8 @@ class Rows:
         self._columns: dict[str, list[list[Any]]] = {
             table: [[] for _ in names] for table, names in COLUMNS.items()
         }
+        # by table: (first row, topic, record, element) of each record that made rows
+        self._spans: dict[str, list[tuple[int, Topic, Record, int]]] = {table: [] for table in COLUMNS}
         self.marks = 0
         self.size = 0
         self.newest_received = 0
@@ -114,29 +139,42 @@ class Rows:
             row = row_of(record)
         except (ValidationError, BrokenRecordError) as error:
             if topic is not CASES:  # the cases role refuses it too, with its reason, into cases.rejected
-                self._refuse(record, 0, record.value or b"", error)
+                self._refuse(topic, record, _Refused(0, record.value or b"", error))
         else:
-            self._append(table, row)
+            self._append(table, row, topic, record, 0)
 
-    def _append(self, table: str, row: Sequence[Any]) -> None:
-        for column, cell in zip(self._columns[table], row, strict=True):
+    def source(self, table: str, row: int) -> Source:
+        """Where a row of a table came from. Slow: for the rare row that is asked about."""
+        spans = self._spans[table]
+        start, topic, record, index = spans[bisect_right(spans, row, key=lambda span: span[0]) - 1]
+        if table == "visits":
+            visits, indexes, _ = _visits_of(record)
+            # not orjson: a time of receipt may have more digits than it writes
+            element = json.dumps(visits[row - start], ensure_ascii=False).encode()
+            return Source(topic, record, indexes[row - start], element)
+        if table == "rejected":
+            return Source(topic, record, index, self._columns[table][-1][row])
+        return Source(topic, record, index, record.value or b"")
+
+    def _append(self, table: str, row: Sequence[Any], topic: Topic, record: Record, index: int) -> None:
+        columns = self._columns[table]
+        self._spans[table].append((len(columns[0]), topic, record, index))
+        for column, cell in zip(columns, row, strict=True):
             column.append(cell)
 
-    def _refuse(self, record: Record, index: int, value: bytes, error: Exception) -> None:
+    def _refuse(self, topic: Topic, record: Record, it: _Refused) -> None:
         self.broken += 1
-        row = (record.topic, record.partition, record.offset, index, "malformed", _words(error))
-        self._append("rejected", (*row, record.timestamp, 1, value))
+        row = (record.topic, record.partition, record.offset, it.index, "malformed", _words(it.error))
+        self._append("rejected", (*row, record.timestamp, 1, it.value), topic, record, it.index)
 
     def _add_visits(self, record: Record) -> None:
-        try:
-            visits = VISITS.validate_json(record.value or b"")
-        except ValidationError as error:
-            visits = self._sound(record, error)
-        if any(visit["hour"] > _MAX_HOUR for visit in visits):
-            visits = self._speakable(record, visits)
+        visits, _, refused = _visits_of(record)
+        for each in refused:
+            self._refuse(VISITS_TOPIC, record, each)
         if not visits:
             return
         venues, hours, persons, ins, outs, voids, parties, sources = self._columns["visits"]
+        self._spans["visits"].append((len(venues), VISITS_TOPIC, record, 0))
         venues += [visit["venue"] for visit in visits]
         hours += [visit["hour"] for visit in visits]
         persons += [int(visit["person"], 16) for visit in visits]
@@ -148,30 +186,47 @@ class Rows:
         self.marks += len(visits)
         self.newest_received = max(self.newest_received, *[visit["received_at"] for visit in visits])
 
-    def _sound(self, record: Record, error: ValidationError) -> list[Visit]:
-        """The good elements of an array with bad ones; the bad ones are refused, each with its place."""
-        try:
-            elements = orjson.loads(record.value or b"")
-        except orjson.JSONDecodeError:
-            elements = None
-        if not isinstance(elements, list):
-            self._refuse(record, 0, record.value or b"", error)
-            return []
-        visits = []
-        for index, element in enumerate(elements):
-            try:
-                visits.append(_VISIT.validate_python(element))
-            except ValidationError as problem:
-                self._refuse(record, index, orjson.dumps(element), problem)
-        return visits
 
-    def _speakable(self, record: Record, visits: list[Visit]) -> list[Visit]:
+def _visits_of(record: Record) -> tuple[list[Visit], Sequence[int], list[_Refused]]:
+    """The visits of a record that can be rows, the index of each in its array, and the other elements."""
+    refused: list[_Refused] = []
+    try:
+        visits = VISITS.validate_json(record.value or b"")
+        indexes: Sequence[int] = range(len(visits))
+    except ValidationError as error:
+        visits, indexes = _sound(record, error, refused)
+    if any(visit["hour"] > _MAX_HOUR for visit in visits):
         late = BrokenRecordError(f"hour: later than {_MAX_HOUR}, which the archive cannot store")
-        for index, visit in enumerate(visits):
+        kept = []
+        for index, visit in zip(indexes, visits, strict=True):
             if visit["hour"] > _MAX_HOUR:
                 # the hour may have any number of digits, which orjson does not write
-                self._refuse(record, index, json.dumps(visit).encode(), late)
-        return [visit for visit in visits if visit["hour"] <= _MAX_HOUR]
+                refused.append(_Refused(index, json.dumps(visit).encode(), late))
+            else:
+                kept.append((index, visit))
+        visits, indexes = [visit for _, visit in kept], [index for index, _ in kept]
+    return visits, indexes, refused
+
+
+def _sound(
+    record: Record, error: ValidationError, refused: list[_Refused]
+) -> tuple[list[Visit], Sequence[int]]:
+    """The good elements of an array with bad ones; the bad ones are refused, each with its place."""
+    try:
+        elements = orjson.loads(record.value or b"")
+    except orjson.JSONDecodeError:
+        elements = None
+    if not isinstance(elements, list):
+        refused.append(_Refused(0, record.value or b"", error))
+        return [], ()
+    visits, indexes = [], []
+    for index, element in enumerate(elements):
+        try:
+            visits.append(_VISIT.validate_python(element))
+            indexes.append(index)
+        except ValidationError as problem:
+            refused.append(_Refused(index, orjson.dumps(element), problem))
+    return visits, indexes
 
 
 def _words(error: Exception) -> str:
@@ -254,5 +309,9 @@ _ROWS: Final[dict[str, tuple[str, Callable[[Record], tuple[Any, ...]]]]] = {
     VENUE_WARNINGS.name: ("venue_warnings", _warning_row),
     SCANS_REJECTED.name: ("rejected", _rejected_row),
     CASES_REJECTED.name: ("rejected", _rejected_row),
+    ARCHIVE_REJECTED.name: ("rejected", _rejected_row),
 }
-TOPICS: Final = (VISITS_TOPIC, VENUES, CASES, EXPOSURES, VENUE_WARNINGS, SCANS_REJECTED, CASES_REJECTED)
+TOPICS: Final = (
+    *(VISITS_TOPIC, VENUES, CASES, EXPOSURES, VENUE_WARNINGS),
+    *(SCANS_REJECTED, CASES_REJECTED, ARCHIVE_REJECTED),
+)

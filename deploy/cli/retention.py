@@ -28,7 +28,7 @@ from deploy.cli.output import (
 )
 from schemas.settings import SettingsError, load_settings
 from schemas.times import format_time
-from sinks.connection import connect, first_line, will_pass
+from sinks.connection import connect, first_line, meaning
 from sinks.retention import Kept, keep_for, kept
 
 commands = typer.Typer(no_args_is_help=True)
@@ -93,7 +93,7 @@ def _archive() -> Iterator[tuple[Client, int]]:
     try:
         yield client, settings.archive_retention_days
     except (Error, OSError, EOFError) as error:
-        away = will_pass(error)
+        away = meaning(error) == "passing"
         advice = (
             "is it up? truyvet status shows it"
             if away

@@ -40,6 +40,7 @@ ARCHIVE: Final = Role(
         topics.VENUES,
         topics.SCANS_REJECTED,
         topics.CASES_REJECTED,
+        topics.ARCHIVE_REJECTED,
     ),
 )
 GATEWAY: Final = Role("gateway", "HTTP → scans", None)

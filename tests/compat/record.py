@@ -139,6 +139,7 @@ def samples() -> dict[Topic, list[dict[str, Any]]]:
         topics.VENUE_WARNINGS: [{"value": each.model_dump()} | department for each in _warnings()],
         topics.SCANS_REJECTED: list(_rejected(events.REJECT_REASONS, topics.SCANS.name)),
         topics.CASES_REJECTED: list(_rejected(get_args(events.CaseRejectReason), topics.CASES.name)),
+        topics.ARCHIVE_REJECTED: list(_rejected(get_args(events.ArchiveRejectReason), topics.VISITS.name)),
     }
 
 

@@ -40,7 +40,10 @@ Sample = dict[str, Any]
 
 
 def samples(version: str, topic: str) -> list[Sample]:
-    lines = (HERE / version / "samples" / f"{topic}.jsonl").read_bytes().splitlines()
+    file = HERE / version / "samples" / f"{topic}.jsonl"
+    if f'"{topic}"' not in (HERE / version / "schemas" / "asyncapi.json").read_text():
+        pytest.skip(f"{version} had no such topic")
+    lines = file.read_bytes().splitlines()
     return [orjson.loads(line) for line in lines]
 
 

@@ -13,14 +13,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from clickhouse_driver import Client
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from deploy.local import engines as local
 from deploy.local.roles import metrics_port
@@ -95,22 +96,20 @@ def _places(settings: Settings, consumer: Consumer) -> list[TopicPartition]:
     return [TopicPartition(name, number) for name in names for number in there[name].partitions]
 
 
-@contextmanager
-def group_of(settings: Settings) -> Iterator[Consumer]:
-    consumer = Consumer(
+def group_of(settings: Settings) -> Consumer:
+    return Consumer(
         {
             "bootstrap.servers": settings.kafka_address,
             "group.id": settings.group("archive"),
             "enable.auto.commit": False,
         }
     )
-    yield consumer
-    consumer.close()
 
 
+@retry(retry=retry_if_exception_type(KafkaException), stop=stop_after_delay(PATIENCE), wait=wait_fixed(0.5))
 def lag(settings: Settings) -> int:
-    """Records (and markers of transactions) after the committed offsets."""
-    with group_of(settings) as consumer:
+    """Records (and markers of transactions) after the committed offsets. Topics and coordinator are new."""
+    with closing(group_of(settings)) as consumer:
         behind = 0
         for place in consumer.committed(_places(settings, consumer), timeout=10):
             _, end = consumer.get_watermark_offsets(place, timeout=10)
@@ -119,7 +118,7 @@ def lag(settings: Settings) -> int:
 
 
 def rewind(settings: Settings) -> None:
-    with group_of(settings) as consumer:
+    with closing(group_of(settings)) as consumer:
         places = _places(settings, consumer)
         consumer.commit(
             offsets=[TopicPartition(it.topic, it.partition, 0) for it in places], asynchronous=False

@@ -1,0 +1,152 @@
+"""Blocks of rows into ClickHouse; of a block that it refuses, every row that it takes.
+
+A refused block is halved until the rows are found that are refused alone. That is safe at any point: a half
+that went in and comes again after a crash merges away.
+
+A row is called refused only when the table is known to take others: some row of the block, or one that the
+table already has, inserted once more (it merges away). A table that takes nothing is configured wrongly, and
+to put all that comes aside would be a loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from clickhouse_driver import Client
+
+from sinks import metrics
+from sinks.connection import first_line
+from sinks.patience import UNKNOWN_TRIES, ArchiveError, Patience, RefusedError
+from sinks.rows import COLUMNS
+
+_SINGLE_TRIES: Final = 3  # the whole block had its six
+_WITNESSES: Final = 5  # rows of the table
+_SPREAD: Final = 32  # rows of the block
+
+Columns = list[list[Any]]
+# Tries rows lo to hi (exclusive): None when they went in, else why not.
+Attempt = Callable[[int, int], Exception | None]
+
+
+class NothingTakenError(Exception):
+    """The table takes no row at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A row of a block that the table refuses, and the server's error."""
+
+    row: int
+    error: Exception
+
+
+def refused_rows(count: int, why: Exception, attempt: Attempt, takes: Callable[[], bool]) -> list[Refusal]:
+    """Of a block of `count` rows that was refused (`why`): the rows that are refused alone, in order. The
+    others are in when it returns.
+
+    `takes` is asked, once at the most, whether the table takes any row. Raises NothingTakenError.
+    """
+    taken = False
+    found: list[Refusal] = []
+    todo = [(0, count)]
+    while todo:
+        low, high = todo.pop()
+        error = why if high - low == count else attempt(low, high)
+        if error is None:
+            taken = True
+        elif high - low > 1:
+            middle = (low + high) // 2
+            todo += [(middle, high), (low, middle)]
+        else:
+            if not taken and not takes():
+                raise NothingTakenError
+            taken = True
+            found.append(Refusal(low, error))
+    return found
+
+
+class Inserter:
+    """Inserts blocks into the tables of the archive. `sleep` waits between two tries, `beat` is called before
+    each of many inserts."""
+
+    def __init__(
+        self,
+        client: Client,
+        patience: Patience,
+        counters: metrics.Metrics,
+        sleep: Callable[[float], None],
+        beat: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._patience = patience
+        self._metrics = counters
+        self._sleep = sleep
+        self._beat = beat
+
+    def insert(self, table: str, columns: Columns, stand_in: Columns | None = None) -> list[Refusal]:
+        """Insert a block, for as long as it takes; returns the rows that the table refuses.
+
+        `stand_in`: a row that may show that the table takes any. Raises ArchiveError, EndedError.
+        """
+        count = len(columns[0])
+        error = self.attempt(table, columns, UNKNOWN_TRIES)
+        if error is None:
+            self._metrics.rows.labels(table).inc(count)
+            return []
+        self._metrics.bisections.inc()
+
+        def part(low: int, high: int) -> Exception | None:
+            tries = _SINGLE_TRIES if high - low == 1 else 1
+            return self.attempt(table, [column[low:high] for column in columns], tries)
+
+        def takes() -> bool:
+            step = max(1, count // _SPREAD)
+            witnesses = [
+                *self._some(table),
+                *([stand_in] if stand_in else []),
+                *([column[row : row + 1] for column in columns] for row in range(0, count, step)),
+            ]
+            return any(self.attempt(table, witness, 1) is None for witness in witnesses)
+
+        with self._patience.searching():
+            try:
+                refused = refused_rows(count, error, part, takes)
+            except NothingTakenError:
+                raise ArchiveError(
+                    f"the table {table} takes no row, of {count} that wait and of those that it has:"
+                    f" {first_line(error)}: correct the table, its constraints or the views behind it;"
+                    " nothing is put aside, the supervisor starts the role again"
+                ) from error
+        self._metrics.rows.labels(table).inc(count - len(refused))
+        return refused
+
+    def attempt(self, table: str, columns: Columns, tries: int) -> Exception | None:
+        """Insert; None, or why the block is refused. Raises ArchiveError, EndedError."""
+        names = ", ".join(COLUMNS[table])
+        statement = f"INSERT INTO {table} ({names}) VALUES"  # constants of sinks/rows.py
+
+        def insert() -> None:
+            self._client.execute(statement, columns, columnar=True)
+
+        self._beat()
+        try:
+            self._patience.do(f"insert {len(columns[0])} rows into {table}", insert, self._sleep, tries)
+        except RefusedError as refused:
+            return refused.error
+        return None
+
+    def _some(self, table: str) -> list[Columns]:
+        """Some rows that the table has, each as a block."""
+        found: list[Sequence[Any]] = []
+        query = f"SELECT {', '.join(COLUMNS[table])} FROM {table} LIMIT {_WITNESSES}"  # noqa: S608 (constants)
+
+        def select() -> None:
+            found[:] = self._client.execute(query)
+
+        try:
+            self._patience.do(f"read rows of {table}", select, self._sleep)
+        except RefusedError:
+            return []
+        return [[[cell] for cell in row] for row in found]
