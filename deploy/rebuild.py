@@ -38,7 +38,7 @@ from producers.compacted import (
 from schemas import topics
 from schemas.events import VISITS, Case, Exposure, VenueWarning
 from schemas.settings import Settings
-from stream_processors.cases import Cases, CaseTopics
+from stream_processors.cases import CaseRecord, Cases, CaseTopics, read_case_record
 from stream_processors.guard import READY, StoreLostError
 from stream_processors.layout import KINDS, Layout
 from stream_processors.matching import Decision, Key, Standing, Warned
@@ -234,7 +234,7 @@ class _Rebuild:
         await self._say("cases", 0, 1)
         for batch in await asyncio.to_thread(list, _batches(read_to_end(self._settings, topics.CASES), 100)):
             for record in batch:
-                case = _read(Case, record)
+                case = _case(record)
                 if case is None or self._store.layout.case_expiry(case, record.timestamp) <= now_s:
                     continue
                 # the processor refused a conflict or another subject when it came, and so does this
@@ -330,6 +330,17 @@ def _rows(record: Record, oldest: int) -> list[MarkRow]:
         for visit in visits
         if visit["hour"] >= oldest
     ]
+
+
+def _case(record: Record) -> Case | None:
+    """The case, if the processor took the record when it came."""
+    place = record.key, record.value, record.partition, record.offset, record.timestamp
+    found = read_case_record(CaseRecord(*place))
+    if not isinstance(found, tuple):
+        return found
+    if found[0] != "tombstone":
+        log.error("ignored a case at offset %d, as it was refused: %s", record.offset, found[1])
+    return None
 
 
 def _read(model: type[Any], record: Record) -> Any:

@@ -17,6 +17,7 @@ from producers.compacted import Record, away, read_to_end
 from schemas import topics
 from schemas.codes import ALPHABET
 from schemas.events import Case
+from schemas.json_text import constant_problem
 from schemas.problems import first_problem
 from schemas.settings import Settings
 
@@ -52,6 +53,10 @@ def standing(records: Iterable[Record]) -> CaseBook:
         place = f"partition {record.partition}, offset {record.offset}"
         if record.value is None:
             book.problems.append(f"{place}: a tombstone; a case is withdrawn, not deleted")
+            continue
+        problem = constant_problem(record.value)
+        if problem is not None:
+            book.problems.append(f"{place}: {problem}")
             continue
         try:
             case = Case.model_validate_json(record.value)

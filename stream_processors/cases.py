@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from schemas.events import Case, CaseRejectReason
+from schemas.json_text import constant_problem
 from schemas.problems import first_problem
 from stream_processors.dead_letters import Refusal, dead_letter
 from stream_processors.matching import holds
@@ -16,7 +17,7 @@ from stream_processors.metrics import Metrics
 from stream_processors.outputs import DurableProducer, Out
 from stream_processors.store import Store
 from stream_processors.touches import Touch, touched_records
-from stream_processors.validation import Headers, constant_problem, header_int
+from stream_processors.validation import Headers, header_int
 from stream_processors.venues import VenueTable
 
 _DETAIL_LIMIT = 500
@@ -50,7 +51,7 @@ def read_case_record(record: CaseRecord) -> Case | tuple[CaseRejectReason, str]:
         return "tombstone", "a case is withdrawn (status, and a higher version), not deleted"
     problem = constant_problem(record.value)
     if problem is not None:
-        return "malformed", problem
+        return "malformed", problem[:_DETAIL_LIMIT]
     try:
         case = Case.model_validate_json(record.value)
     except ValidationError as error:

@@ -19,6 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from schemas.codes import is_code
 from schemas.events import MAX_SCANS_PER_RECORD, SCAN, RejectReason, Scan
+from schemas.json_text import constant_problem, has_constant
 from schemas.problems import first_problem
 
 Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
@@ -83,20 +84,6 @@ _DECODER: Final = json.JSONDecoder(
 )
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-_STRICT: Final = json.JSONDecoder(
-    parse_int=lambda _: 0, parse_float=lambda _: 0.0, parse_constant=_refuse_constant
-)
-
-
-def _has_constant(value: bytes) -> bool:
-    """Whether NaN or Infinity may stand in it: no JSON, though pydantic's parser takes them."""
-    return b"NaN" in value or b"Infinity" in value
-
-
 def _elements(text: str) -> list[str]:
     """The text of each element of a JSON array. Raises ValueError or RecursionError if it is not one."""
     found: list[str] = []
@@ -133,20 +120,10 @@ def _explain(error: ValidationError) -> tuple[RejectReason, str]:
     ), text
 
 
-def constant_problem(raw: bytes) -> str | None:
-    """Why a value is no JSON for the words NaN and Infinity; none when they are not there, or in a text."""
-    if _has_constant(raw):
-        try:
-            _STRICT.decode(raw.decode())
-        except (ValueError, RecursionError) as error:
-            return str(error)[:_DETAIL_LIMIT]
-    return None
-
-
 def _one(raw: bytes) -> Scan | tuple[RejectReason, str]:
     problem = constant_problem(raw)
     if problem is not None:
-        return "malformed", problem
+        return "malformed", problem[:_DETAIL_LIMIT]
     try:
         return SCAN.validate_json(raw)
     except ValidationError as error:
@@ -192,7 +169,7 @@ class _Chunk:
 
     def array(self, record: Record) -> None:
         value = record.value or b""
-        if _has_constant(value):
+        if has_constant(value):
             self._array_by_element(record, value)
             return
         try:
@@ -243,7 +220,7 @@ def _parse(records: Sequence[Record]) -> _Chunk:
 def _parse_singles(chunk: _Chunk, singles: Sequence[Record]) -> None:
     joined = b"[" + _BETWEEN.join([record.value or b"" for record in singles]) + b"]"
     try:
-        parsed = [] if _has_constant(joined) else _JOINED.validate_json(joined)
+        parsed = [] if has_constant(joined) else _JOINED.validate_json(joined)
     except ValidationError:
         parsed = []
     count = len(singles)

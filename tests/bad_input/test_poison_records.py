@@ -7,12 +7,15 @@ from pathlib import Path
 
 import orjson
 import pytest
+import redis
 from clickhouse_driver import Client
 from confluent_kafka import Message, Producer
 from typer.testing import CliRunner
 
 from deploy.cli import rejected
 from deploy.local.memory import environment_of
+from deploy.rebuild import rebuild
+from producers.cases import read_cases
 from schemas import topics
 from schemas.events import Case
 from schemas.kafka import headers_of
@@ -130,3 +133,25 @@ def test_values_that_were_compressed_better_than_we_can(settings: Settings, tmp_
         assert sorted(size for (size,) in stored) == sorted(
             2 * [len(value) if len(value) <= topics.MOST_KEPT_BYTES else 65_536 for value in values]
         )
+
+
+@pytest.mark.engines
+def test_a_rebuild_does_not_take_what_was_refused(settings: Settings, tmp_path: Path) -> None:
+    """A case under another's key stands nowhere; after a rebuild from the topic it would have stood."""
+    at = now_ms()
+    window = {"infectious_from": at - HOUR, "infectious_to": at}
+    with installed(settings, tmp_path, "cases", "archive") as here:
+        for name, key, extra in (("good", "good", ""), ("stray", "other", ""), ("odd", "odd", ',"x":NaN}')):
+            case = Case.model_validate(
+                {"case_id": name, "version": 1, "status": "confirmed", "person": person(1)} | window
+            )
+            value = case.to_json()
+            here.send(topics.CASES, value[:-1] + extra.encode() if extra else value, key)
+        here.settle(["cases", "archive"])
+        assert len(here.read(topics.CASES_REJECTED)) == 2
+    with redis.Redis.from_url(settings.redis_url, decode_responses=True) as store:
+        kept = {key.rpartition(":")[2] for key in store.scan_iter("k:*")}
+        store.flushdb()
+        assert rebuild(settings)
+        assert {key.rpartition(":")[2] for key in store.scan_iter("k:*")} == kept == {"good"}
+    assert set(read_cases(settings).cases) == {"good"}
