@@ -20,7 +20,7 @@ from producers.compacted import (
     quiet_consumer,
 )
 from schemas import topics
-from schemas.events import REJECT_REASONS, CaseRejectReason
+from schemas.events import REJECT_REASONS, ArchiveRejectReason, CaseRejectReason
 from schemas.kafka import headers_of
 from schemas.settings import Settings
 from schemas.topics import Topic
@@ -30,7 +30,9 @@ _SUFFIX: Final = ".rejected"
 TOPICS: Final[Mapping[str, Topic]] = {
     name.removesuffix(_SUFFIX): topic for name, topic in topics.TOPICS.items() if name.endswith(_SUFFIX)
 }
-REASONS: Final = tuple(dict.fromkeys((*REJECT_REASONS, *get_args(CaseRejectReason), "refused")))
+REASONS: Final = tuple(
+    dict.fromkeys((*REJECT_REASONS, *get_args(CaseRejectReason), *get_args(ArchiveRejectReason)))
+)
 
 # What no replay cures, and what to do instead: the record itself says what may never be.
 _INCURABLE: Final = {

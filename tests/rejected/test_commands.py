@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 import pytest
+from clickhouse_driver import Client
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from typer.testing import CliRunner
@@ -153,9 +154,7 @@ def test_cases_keep_their_key_and_what_no_replay_cures_is_said(here: Installatio
 
 @pytest.mark.engines
 def test_a_visit_that_the_archive_refused_goes_back_alone(settings: Settings, run: Run) -> None:
-    if "archive.rejected" not in topics.TOPICS:
-        pytest.skip("there is no topic archive.rejected")
-    here, put_aside = Installation(settings, Path()), topics.TOPICS["archive.rejected"]
+    here, put_aside = Installation(settings, Path()), topics.ARCHIVE_REJECTED
     letter(here, put_aside, b'{"person":"x"}', "refused", "visits")
     letter(here, put_aside, b'{"code":"x"}', "refused", "venues")
     here.flush()
@@ -163,6 +162,34 @@ def test_a_visit_that_the_archive_refused_goes_back_alone(settings: Settings, ru
     assert (told["sent"], told["incurable"]) == (1, 1)
     assert here.values(topics.VISITS) == [[{"person": "x"}]]
     assert here.values(topics.VENUES) == []
+
+
+@pytest.mark.engines
+def test_what_the_archive_refused_is_in_once_the_table_takes_it(
+    settings: Settings, tmp_path: Path, run: Run
+) -> None:
+    client = Client.from_url(settings.clickhouse_url)
+
+    def archived() -> int:
+        return int(client.execute("SELECT uniqExact(person) FROM visits")[0][0])
+
+    with installed(settings, tmp_path, "ingest", "archive") as here:
+        venue, at = here.venue(), now_ms() - HOUR
+        here.scan(person(1), venue, at)
+        here.settle(["ingest", "archive"])
+        client.execute("ALTER TABLE visits ADD CONSTRAINT small CHECK party < 40")
+        for number in range(2, 12):
+            here.scan(person(number), venue, at, party=45 if number < 5 else 2)
+        here.settle(["ingest", "archive"])
+        assert archived() == 8
+        (count,) = run("list", "--topic", "archive")["counts"]
+        assert (count["reason"], count["count"]) == ("refused", 3)
+        client.execute("ALTER TABLE visits DROP CONSTRAINT small")
+        assert run("replay", "--topic", "archive", "--reason", "refused")["sent"] == 3
+        here.settle(["archive"])
+        assert archived() == 11
+        assert run("replay")["sent"] == 0
+    client.disconnect()
 
 
 @pytest.mark.engines
