@@ -184,6 +184,8 @@ def _show(found: Status) -> None:
         if newest is not None:
             text += f", the newest in it is {_span(round(newest))} old"
         out.print(f"archive  {text}")
+    if found.store:
+        out.print(f"Redis    {found.store.memory}; {escape(found.store.words)}", soft_wrap=True)
     for row in found.processes:
         if row.log_tail:
             out.print(f"[red]{row.name}[/red] log ends:")
@@ -210,10 +212,12 @@ def _process_table(rows: list[Row]) -> Table:
 
 
 def _lag_table(lags: list[Lag]) -> Table:
-    table = _table("Role", "Topic", "#Lag (records)", "#Partitions")
+    table = _table("Role", "Topic", "#Lag (records)", "#Partitions", "#Kept for")
     for each in lags:
         note = " (nothing committed yet)" if each.uncommitted else ""
-        table.add_row(each.role, each.topic, f"{each.records:,}{note}", str(each.partitions))
+        hours = each.hours_to_age_out
+        kept = "ever" if hours is None else f"{hours:,.0f} h"
+        table.add_row(each.role, each.topic, f"{each.records:,}{note}", str(each.partitions), kept)
     return table
 
 

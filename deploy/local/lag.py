@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -40,6 +40,9 @@ class Lag:
     records: int
     partitions: int
     uncommitted: int  # partitions with records that the group has never committed
+    # Until Kafka deletes the oldest record that waits; with nothing waiting, until it would delete one that
+    # comes now. None: never (compacted), or it was not asked.
+    hours_to_age_out: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,33 @@ def places(settings: Settings, roles: Iterable[Role]) -> dict[str, dict[Key, Pla
 def consumer_lag(settings: Settings, roles: Iterable[Role] = tuple(ROLES.values())) -> list[Lag]:
     """The lag of each role's group on each of its topics. Raises LagUnknownError."""
     reading = [role for role in roles if role.inputs]
+    return _lags(settings, reading, places(settings, reading))
+
+
+def lag_and_age(settings: Settings, now: float | None = None) -> list[Lag]:
+    """As consumer_lag of all roles, with `hours_to_age_out`: reads the record at each place that waits, so it
+    takes up to a few seconds while there is lag. Raises LagUnknownError."""
+    moment = time.time() if now is None else now
+    reading = [role for role in ROLES.values() if role.inputs]
     stand = places(settings, reading)
+    found = []
+    for lag in _lags(settings, reading, stand):
+        topic = next(each for each in topics.TOPICS.values() if settings.topic(each) == lag.topic)
+        if topic.compacted:
+            found.append(lag)
+            continue
+        waiting = [
+            TopicPartition(lag.topic, number, place.done)
+            for (name, number), place in stand[lag.role].items()
+            if name == lag.topic and place.lag
+        ]
+        ages = [moment - stamp / 1000 for stamp in _timestamps(settings, waiting)]
+        left = topic.retention_days * 24 - max([0.0, *ages]) / 3600
+        found.append(replace(lag, hours_to_age_out=round(left, 1)))
+    return found
+
+
+def _lags(settings: Settings, reading: Sequence[Role], stand: Mapping[str, Mapping[Key, Place]]) -> list[Lag]:
     found = []
     for role in reading:
         for topic in role.inputs:

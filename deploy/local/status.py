@@ -12,11 +12,14 @@ from typing import Final, Literal
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
+from redis.exceptions import RedisError
 
 from deploy.local import engines, health
-from deploy.local.lag import Freshness, Lag, LagUnknownError, consumer_lag, freshness
+from deploy.local.lag import Freshness, Lag, LagUnknownError, freshness, lag_and_age
 from deploy.local.roles import INGEST, Worker, health_url, workers
 from deploy.local.stack import Stack
+from deploy.local.store import StoreStatus, store_status
 from deploy.local.supervision import WATCH, Process, SupervisorError
 from deploy.local.watch import Death, deaths
 
@@ -25,6 +28,8 @@ _SAMPLE: Final = 1.0
 # This many deaths within this time: it runs at the moment, but it will not last.
 _UNSTEADY_DEATHS: Final = 3
 _UNSTEADY_SECONDS: Final = 300
+# Less than this until Kafka deletes what waits: a day is what it takes to notice and mend.
+_AGES_OUT_HOURS: Final = 24.0
 _TAIL: Final = 8  # log lines shown of a process that fails
 
 State = Literal["healthy", "starting", "failing", "stopped", "away"]
@@ -58,6 +63,7 @@ class Status:
     freshness: Freshness | None
     seconds_since_progress: float | None  # since the ingest last acknowledged a chunk
     notes: list[str]
+    store: StoreStatus | None  # what Redis holds; None: it does not answer
 
 
 def status(stack: Stack, started_at: int = 0, sample: float = _SAMPLE) -> Status:
@@ -75,16 +81,36 @@ def status(stack: Stack, started_at: int = 0, sample: float = _SAMPLE) -> Status
         lag, fresh = list[Lag](), None
         if any(row.name == "kafka" and row.state == "healthy" for row in rows):
             try:
-                lag = consumer_lag(stack.settings)
+                lag = lag_and_age(stack.settings)
                 fresh = freshness(stack.settings)
             except LagUnknownError as error:
                 notes.append(str(error))
+        store = pool.submit(_store, stack).result() if up else None
         marks, progress = speed.result()
+    late = [each for each in lag if each.records and (each.hours_to_age_out or 1e9) < _AGES_OUT_HOURS]
+    notes += [
+        f"{each.topic}: what waits for {each.role} is deleted by Kafka in {each.hours_to_age_out} h: let the"
+        " role catch up, or give the topic a longer retention.ms"
+        for each in late
+    ]
+    if store is not None and not store.whole:
+        notes.append(f"{store.words} (truyvet buckets status)")
+    if store is not None and store.full:
+        notes.append(f"Redis: {store.memory}")
     if not up and (left := stack.leftovers()):
         pids = ", ".join(str(process.pid) for process in left)
         notes.append(f"the supervisor is gone, but it left processes {pids} behind: `truyvet down` ends them")
-    well = up and all(row.state == "healthy" for row in rows)
-    return Status(up, well, rows, lag, marks, fresh, progress, notes)
+    well = up and all(row.state == "healthy" for row in rows) and not late
+    well = well and (store is None or (store.whole and not store.full))
+    return Status(up, well, rows, lag, marks, fresh, progress, notes, store)
+
+
+def _store(stack: Stack) -> StoreStatus | None:
+    try:
+        with Redis.from_url(stack.settings.redis_url, socket_timeout=health.PATIENCE) as client:
+            return store_status(client)
+    except (RedisError, OSError):
+        return None  # the row of redis says so
 
 
 def _looks(stack: Stack, kept: dict[str, Process], started_at: int) -> list[Callable[[], Row]]:

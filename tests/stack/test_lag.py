@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from deploy.local import engines as local
-from deploy.local.lag import LagUnknownError, consumer_lag, freshness
+from deploy.local.lag import LagUnknownError, consumer_lag, freshness, lag_and_age
 from deploy.local.roles import ARCHIVE, GATEWAY, INGEST, MATCHER
 from schemas import topics
 from schemas.settings import Settings
@@ -51,6 +51,25 @@ def test_lag_counts_from_the_commit_or_from_the_beginning(settings: Settings) ->
     assert {role for role, _ in found} == {"ingest", "cases", "matcher", "archive"}
     assert consumer_lag(settings, (GATEWAY,)) == []
     assert {each.role for each in consumer_lag(settings, (INGEST, MATCHER))} == {"ingest", "matcher"}
+
+
+@pytest.mark.engines
+def test_hours_until_what_waits_ages_out(settings: Settings) -> None:
+    now = time.time()
+    write(settings, topics.VISITS, {0: [7200, 3600, 60], 2: [5400]}, now)
+    write(settings, topics.VENUES, {0: [90 * 86_400]}, now)
+
+    def hours(topic: Topic, role: str = "archive") -> float | None:
+        found = {(each.role, each.topic): each for each in lag_and_age(settings, now)}
+        return found[role, settings.topic(topic)].hours_to_age_out
+
+    assert hours(topics.VISITS) == 7 * 24 - 2
+    assert hours(topics.VENUES) is None  # compacted: never
+    assert hours(topics.SCANS, "ingest") == 7 * 24  # nothing waits: what comes now has all the time
+    commit(settings, ARCHIVE.name, topics.VISITS, {0: 2})
+    assert hours(topics.VISITS) == 7 * 24 - 1.5
+    commit(settings, ARCHIVE.name, topics.VISITS, {0: 3, 2: 1})
+    assert hours(topics.VISITS) == 7 * 24
 
 
 @pytest.mark.engines
