@@ -22,9 +22,7 @@ def test_questions_are_answered_while_blocks_go_in(server: Server, database: str
     def client() -> Client:
         return server.client(database=database, send_receive_timeout=_PATIENCE_S)
 
-    client().execute(
-        "CREATE TABLE under_load (w UInt8, n UInt64, v String) ENGINE = MergeTree ORDER BY n"
-    )
+    client().execute("CREATE TABLE under_load (w UInt8, n UInt64, v String) ENGINE = MergeTree ORDER BY n")
     done = threading.Event()
 
     def write(writer: int) -> None:
