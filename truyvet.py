@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import typer
@@ -21,6 +22,8 @@ _GROUPS = {
     "rejected": "rejected",
     "retention": "retention",
     "audit": "audit",
+    "figures": "figures",
+    "access": "access",
 }
 _COMMANDS = {
     "up": "stack",
@@ -49,10 +52,21 @@ def _assemble(asked: str | None) -> typer.Typer:
         app.add_typer(importlib.import_module(f"deploy.cli.{module_name}").commands)
 
     @app.callback()
-    def _main() -> None:
-        """Keep the name of a single command: typer would drop it."""
+    def _main(context: typer.Context) -> None:
+        # a callback keeps the name of a single command: typer would drop it
+        _gate(os.environ.get("TRUYVET_ROLE") or "tracer", context.invoked_subcommand or "")
 
     return app
+
+
+def _gate(role: str, command: str) -> None:
+    """End the call when the role may not use the command: only a tracer may use them all."""
+    if role == "tracer":  # workers and servers: nothing more is loaded for it
+        return
+    access = importlib.import_module("lookups.access")
+    if not access.may_call(role, command):
+        sys.stderr.write(f"the role {role} (TRUYVET_ROLE) may not call truyvet {command}: docs/PRIVACY.md\n")
+        raise typer.Exit(2)
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """Who may ask what, for what, and how much of the answer they see: one layer before every question.
 
 A question is looked up in QUESTIONS: which roles may ask it, whether it names or returns a person (then it
-needs a purpose). It stands in the audit before it is asked, and again with the number of rows before they
-are shown: if the audit cannot be written, there is no answer.
+needs a purpose). How much of numbers a role sees, the view of the role says (lookups/figures.py). A question
+stands in the audit before it is asked, and again with the number of rows before they are shown: if the audit
+cannot be written, there is no answer.
 
 This layer is what the command line goes through. Whoever has the password of ClickHouse, Redis or Kafka can
 go past it: on real servers the grants of deploy/access bind those too (docs/PRIVACY.md).
@@ -13,13 +14,13 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence, Sized
-from dataclasses import dataclass, replace
-from typing import Final, Protocol, TypeVar, cast
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
 
 from clickhouse_driver import Client
 from clickhouse_driver.errors import Error
 
-from lookups.answers import HourOccupancy, PersonTrace, QuestionError
+from lookups.answers import PersonTrace, QuestionError
 from lookups.audit import COLUMNS, COPY, AuditAwayError, Entry, copy_of
 from schemas.audit import AuditRow, Step
 
@@ -27,9 +28,6 @@ TRACER: Final = "tracer"
 DEPARTMENT: Final = "department"
 ANALYST: Final = "analyst"
 AUDITOR: Final = "auditor"
-
-# Groups of fewer persons are not shown to analysts.
-K: Final = 10
 
 _PURPOSE: Final = re.compile(r"[^\W_][\w./-]{0,63}")
 
@@ -61,7 +59,7 @@ _COUNTERS: Final = frozenset({TRACER, DEPARTMENT, ANALYST})
 
 # What is not here is a tracer's, with a purpose: a new question is closed until somebody opens it.
 QUESTIONS: Final[Mapping[str, Question]] = {
-    "occupancy": Question(_COUNTERS, persons=False, own=True),
+    "occupancy": Question(frozenset({TRACER, DEPARTMENT}), persons=False, own=True),
     "warnings": Question(frozenset({TRACER, DEPARTMENT}), persons=False),
     "visits-by": Question(_COUNTERS, persons=False),
     "exposures-by": Question(_COUNTERS, persons=False),
@@ -79,6 +77,19 @@ class Asking:
     role: str
     department: str = ""
     purpose: str = ""
+
+
+# What the other roles may call on the command line; everything else is a tracer's. `help` needs no role.
+COMMANDS: Final[Mapping[str, frozenset[str]]] = {
+    DEPARTMENT: frozenset({"figures", "trace"}),
+    ANALYST: frozenset({"figures"}),
+    AUDITOR: frozenset({"audit"}),
+}
+
+
+def may_call(role: str, command: str) -> bool:
+    """Whether the role may call a command or group at all; what of a group, its questions say."""
+    return role == TRACER or command in COMMANDS.get(role, frozenset())
 
 
 class Ledger(Protocol):
@@ -121,32 +132,6 @@ def rows_in(answer: object) -> int:
     return len(answer) if isinstance(answer, Sized) else 1
 
 
-def shown(answer: T, role: str) -> T:
-    """What of an answer the role may see: an analyst no hour of fewer than K visitors, and tens only.
-
-    Tens, since the difference of two exact numbers would be a group of few again.
-    """
-    if role != ANALYST or not isinstance(answer, list):
-        return answer
-    return cast(T, [_rounded(each) for each in answer if not _is_small(each)])
-
-
-def _is_small(row: object) -> bool:
-    return isinstance(row, HourOccupancy) and row.visitors < K
-
-
-def _rounded(row: object) -> object:
-    if not isinstance(row, HourOccupancy):
-        return row
-    return replace(
-        row, visitors=_tens(row.visitors), peak=_tens(row.peak), check_ins=_tens(row.check_ins), capacity=None
-    )
-
-
-def _tens(number: int) -> int:
-    return number // K * K
-
-
 class Desk:
     """What the questions of one asking pass through; not for several threads at once.
 
@@ -175,15 +160,11 @@ class Desk:
         self._open = self._write("asked", question, arguments)
 
     def answered(self, answer: T) -> T:
-        """What may be shown of the answer, after its number of rows stands in the audit.
-
-        Raises AuditAwayError.
-        """
-        seen = shown(answer, self._asking.role)
+        """The answer, after its number of rows stands in the audit. Raises AuditAwayError."""
         if self._open is not None:
-            self._write("answered", self._open.question, {}, rows_in(seen), self._open.seq)
+            self._write("answered", self._open.question, {}, rows_in(answer), self._open.seq)
             self._open = None
-        return seen
+        return answer
 
     def _own(self, question: Question, arguments: Mapping[str, object]) -> None:
         if self._asking.role != DEPARTMENT or not question.own or self._client is None:

@@ -17,7 +17,7 @@ import typer
 from clickhouse_driver import Client
 
 from deploy.audit import KafkaLedger
-from deploy.cli.output import SERVER_AWAY, fail, plain_errors
+from deploy.cli.output import SERVER_AWAY, plain_errors
 from lookups.access import Asking, Desk, ForbiddenError, PurposeError
 from lookups.answers import ArchiveAwayError, QuestionError, WrongAccessError
 from lookups.audit import AuditAwayError
@@ -96,12 +96,6 @@ def question_errors() -> Iterator[None]:
         plain_errors(ArchiveAwayError, AuditAwayError, code=SERVER_AWAY),
     ):
         yield
-
-
-def require_role(settings: Settings, *roles: str) -> None:
-    """End the command when the role may not use it."""
-    if settings.role not in roles:
-        fail(f"the role {settings.role} may not do this: the role {' or '.join(roles)} may", 2)
 
 
 def clock_ms() -> int:

@@ -1,0 +1,1 @@
+"""Roles and grants for a ClickHouse server of your own: roles.sql."""
