@@ -12,8 +12,11 @@ from hypothesis import settings as tuned
 from hypothesis import strategies as st
 
 from lookups.answers import IncompleteArchiveError, PlaceTime, UnknownVenueError, Window
-from schemas.times import MS_PER_MINUTE, day_name
+from schemas.events import Case
+from schemas.times import MS_PER_MINUTE, day_name, local_day
 from sinks.migrate import FOLDER
+from stream_processors import matching
+from stream_processors import presence as processors
 from tests.lookups import oracle
 from tests.lookups.conftest import World, clock_ms
 from tests.lookups.oracle import AMark
@@ -22,6 +25,7 @@ pytestmark = pytest.mark.engines
 
 MARKET, STALL, HOTEL, WARD = "CDEFHJ", "CDEFHK", "CDEFHM", "CDEFHP"
 DWELLS = {MARKET: 60, STALL: 30, HOTEL: 720, WARD: 1}
+KINDS = {"in": processors.IN, "out": processors.OUT, "void": processors.VOID}
 PERSONS = [f"{number:016x}" for number in (1, 2, 3, 4, 0xFEDC_BA98_7654_3210)]
 # a Sunday, 17:00 UTC: local midnight, an edge of hours, of dates and of partitions at once; all before now
 EDGE = (clock_ms() // MS_PER_MINUTE + 4 * 1440 + 420) // 10080 * 10080 - 4 * 1440 - 420 - 10080
@@ -46,7 +50,7 @@ windows = st.tuples(st.integers(-2000, 1000), st.integers(1, 3000)).map(
 some_of_them = st.dictionaries(
     st.sampled_from(PERSONS), st.integers(-1440, 1440).map(lambda minute: EDGE + minute)
 )
-examples = tuned(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+examples = tuned(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def fill(world: World, marks: list[AMark], chance: random.Random) -> None:
@@ -150,6 +154,51 @@ def test_contacts_with_linger(
     )
     assert len(rows) == len(expected)
     assert {(f"{who:016x}", *rest) for who, *rest in rows} == {row[:6] for row in expected}
+
+
+@examples
+@given(
+    worlds,
+    windows,
+    st.sampled_from([1, 30]),
+    st.sampled_from([0, 45, 720]),
+    st.randoms(use_true_random=False),
+)
+def test_contacts_are_the_exposures_that_the_stream_decides(
+    world: World, marks: list[AMark], minutes: range, min_overlap: int, linger: int, chance: random.Random
+) -> None:
+    fill(world, marks, chance)
+    case = Case(
+        case_id="c-1",
+        version=1,
+        status="confirmed",
+        person=PERSONS[0],
+        infectious_from=minutes.start * MS_PER_MINUTE,
+        infectious_to=minutes.stop * MS_PER_MINUTE,
+        min_overlap=min_overlap,
+        linger=linger,
+    )
+    exposures = set()
+    for venue, dwell in DWELLS.items():
+        own: dict[str, list[tuple[int, int]]] = {}
+        for who, where, minute, kind in set(marks):
+            if where == venue:
+                own.setdefault(who, []).append((minute, KINDS[kind]))
+        days = range(local_day(EDGE) - 4, local_day(EDGE) + 5)
+        decision = matching.decide(
+            matching.Snapshot(case, dwell, days, own, {}, {}, frozenset(), whole=True), clock_ms()
+        )
+        exposures |= {
+            (who, venue, day_name(day), entry.minutes, entry.first, entry.last)
+            for (who, day), entry in decision.exposures.items()
+        }
+    assert {
+        (
+            *(each.person, each.venue.code, each.date, each.minutes),
+            *(each.first // MS_PER_MINUTE, each.last // MS_PER_MINUTE),
+        )
+        for each in world.lookups.contacts(PERSONS[0], window_of(minutes), min_overlap, linger)
+    } == exposures
 
 
 @examples
