@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import networkx
-
 from lookups.answers import Link
 from schemas.times import format_time
 
@@ -44,6 +42,8 @@ def _order(link: Link) -> tuple[int, int, str]:
 
 def write_graphml(path: Path, origin: str, links: Sequence[Link]) -> None:
     """Every link as an edge from who exposed to whom, for Gephi, yEd, Cytoscape. Raises OSError."""
+    import networkx  # noqa: PLC0415 (takes a fifth of a second, that no other command should wait for)
+
     graph = networkx.MultiDiGraph()
     for node in tree(origin, links):
         exposed = {} if node.exposed is None else {"exposed": format_time(node.exposed)}

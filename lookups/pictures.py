@@ -133,7 +133,9 @@ def transmission_tree(path: Path, title: str, nodes: Sequence[Node]) -> None:
         axes.invert_yaxis()
         axes.legend(loc="upper right")
         if times:
-            _time_axis(axes, start, max(times) + 3_600_000)
+            end = max(times) + 3_600_000
+            # room for the first dot on the left, and on the right for what is written beside the last ones
+            _time_axis(axes, start - (end - start) // 50, end + (end - start) // 6)
 
 
 def _rows(nodes: Sequence[Node]) -> dict[str, int]:
