@@ -143,7 +143,7 @@ def ask_all(url: str, end: int) -> dict[str, Cost]:
         return limit.chain(person, Window(since, since + DAY_MS), {}, min_overlap=CHAIN_OVERLAP)
 
     def chained() -> Iterator[str]:
-        for person in subjects.persons(10 * CHAINS, 60, 75):
+        for person in subjects.persons(4 * CHAINS, 60, 75):
             with suppress(QuestionError):  # a crowd of tens of thousands, that takes longer than the limit
                 if CHAINED[0] <= len(chain(person)) <= CHAINED[1]:
                     yield person
