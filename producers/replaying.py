@@ -233,7 +233,22 @@ class Replay:
             raise self._away(len(failed), f"what was sent could not be written down: {failed[0].str()}")
 
     def _write(self, records: Sequence[_Written[T]]) -> list[tuple[T, KafkaError | None]]:
-        """Write and wait; for each the broker's error, none when it is durable."""
+        """Write and wait; for each the broker's error, none when it is durable.
+
+        The broker bounds a batch: one that is refused for its size is written again record by record, so that
+        only those are refused that are too large by themselves.
+        """
+        errors = self._write_batch(records)
+        too_large = [
+            index
+            for index, error in enumerate(errors)
+            if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+        ]
+        for index in too_large if len(records) > 1 else ():
+            errors[index : index + 1] = self._write_batch(records[index : index + 1])
+        return [(record[4], error) for record, error in zip(records, errors, strict=True)]
+
+    def _write_batch(self, records: Sequence[_Written[T]]) -> list[KafkaError | None]:
         silent = KafkaError(KafkaError._TIMED_OUT, "no acknowledgement")
         errors: list[KafkaError | None] = [silent] * len(records)
 
@@ -257,7 +272,7 @@ class Replay:
                     settle(index, error.args[0])
                     break
         self._producer.flush(ACKNOWLEDGED_SECONDS + 5)
-        return [(record[4], error) for record, error in zip(records, errors, strict=True)]
+        return errors
 
     def _away(self, count: int, why: str) -> NotAcknowledgedError:
         return NotAcknowledgedError(

@@ -40,7 +40,13 @@ def _passing(error: BaseException) -> bool:
     return isinstance(error, KafkaException) and bool(
         error.args[0].retriable()
         or error.args[0].code()
-        in {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}
+        in {
+            KafkaError._TIMED_OUT,
+            KafkaError._TRANSPORT,
+            KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+            KafkaError.COORDINATOR_NOT_AVAILABLE,
+            KafkaError.NOT_COORDINATOR,
+        }
     )
 
 
