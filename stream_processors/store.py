@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, Literal, NamedTuple
 
 import msgpack
@@ -144,13 +145,17 @@ class Store:
             at = (venue, hour)
             bucket = buckets.get(at)
             if bucket is None:
-                bucket = buckets[at] = [layout.bucket(venue, hour), layout.bucket_expiry(hour)]
+                bucket = buckets[at] = [layout.bucket(venue, hour), layout.bucket_expiry(hour), 0]
                 positions[at] = []
             bucket.append(fromhex(person))
             # mark_byte and tag of the layout, written out: this line runs for every scan
             bucket.append(bytes((kind << 6 | minute,)) + crc32(scan_id.encode()).to_bytes(4, "big"))
             positions[at].append(position)
-        request = [list(buckets.values()), [layout.flags(venue) for venue in flag_venues]]
+        flat: list[Any] = []
+        for at, bucket in buckets.items():
+            bucket[2] = len(positions[at])
+            flat += bucket
+        request = [flat, [layout.flags(venue) for venue in flag_venues]]
         # raw strings: Lua's unpacker gives them back byte for byte
         packed: bytes = msgpack.packb(request, use_bin_type=False)
         return packed, [position for at in buckets for position in positions[at]]
@@ -158,6 +163,7 @@ class Store:
     def _persons_request(self, rows: Sequence[MarkRow], now_ms: int) -> tuple[bytes, list[str]]:
         layout = self.layout
         entries: dict[str, list[Any]] = {}
+        case_keys: list[str] = []
         known: dict[tuple[int, str], tuple[int, bytes]] = {}
         for _, person, venue, hour, _, _ in rows:
             place = known.get((hour, venue))
@@ -165,12 +171,16 @@ class Store:
                 place = known[hour, venue] = (layout.bucket_expiry(hour), index_entry(hour, venue))
             entry = entries.get(person)
             if entry is None:
-                entries[person] = [*layout.person_keys(person), *place]
+                index_key, case_key = layout.person_keys(person)
+                entries[person] = [index_key, place[0], 1, place[1]]
+                case_keys.append(case_key)
                 continue
-            entry[2] = max(entry[2], place[0])
+            entry[1] = max(entry[1], place[0])
             if place[1] not in entry:
                 entry.append(place[1])
-        request = [list(entries.values()), max(layout.oldest_hour(now_ms), 0).to_bytes(4, "big")]
+                entry[2] += 1
+        flat = list(chain.from_iterable(entries.values()))
+        request = [flat, case_keys, max(layout.oldest_hour(now_ms), 0).to_bytes(4, "big")]
         packed: bytes = msgpack.packb(request, use_bin_type=False)
         return packed, list(entries)
 

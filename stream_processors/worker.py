@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import tempfile
@@ -232,4 +233,9 @@ def build_app(settings: Settings, role: Role, metrics: Metrics, worker: int, hea
 
 def run(app: faust.App, loglevel: str = "INFO") -> None:
     """Run until SIGTERM or a crash; does not return."""
+    # A chunk is thousands of dicts, all of them gone by reference counting once it is done. By default the
+    # collector looks at them every 700 allocations and found nothing: a third of the CPU of ingest.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 50)
     Worker(app, loglevel=loglevel, redirect_stdouts=False).execute_from_commandline()

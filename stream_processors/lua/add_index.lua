@@ -1,38 +1,44 @@
 -- Person step of a scan: add (hour, venue) pairs to the persons' indexes, read the persons' cases.
--- ARGV[1], msgpack: { persons, floor }
---   persons: { index_key, case_key, expire_at of its latest hour, entry, entry, ... } each;
---   entry = 4-byte big-endian hour .. venue code; floor = entries below this 4-byte hour may go
+-- ARGV[1], msgpack: { entries, case_keys, floor }
+--   entries, flat: index_key, expire_at of its latest hour, count, then count entries, for each person;
+--   entry = 4-byte big-endian hour .. venue code
+--   case_keys: of the same persons, at most 2,000
+--   floor = entries below this 4-byte hour may go
 -- Returns { position of the person, HGETALL of its cases } for those who have any.
 local request = cmsgpack.unpack(ARGV[1])
-local floor = request[2]
-local found = {}
-for position, person in ipairs(request[1]) do
-    local key = person[1]
-    local writes = {}
-    for i = 4, #person do
-        writes[#writes + 1] = person[i]
-        writes[#writes + 1] = ''
+local entries, case_keys, floor = request[1], request[2], request[3]
+local call, byte = redis.call, string.byte
+local at = 1
+while entries[at] do
+    local key, expire_at, first, last = entries[at], entries[at + 1], at + 3, at + 2 + entries[at + 2]
+    local added = 0
+    for i = first, last do
+        added = added + call('HSET', key, entries[i], '')
     end
-    local added = redis.call('HSET', key, unpack(writes))
-    if added > 0 then
-        local size = redis.call('HLEN', key)
-        if size == added then
-            redis.call('EXPIREAT', key, person[3])
-        else
-            redis.call('EXPIREAT', key, person[3], 'GT')
-            -- A person who scans every day keeps the key for ever: expired entries go every 64th time.
-            if size > 256 and size % 64 < added then
-                for _, entry in ipairs(redis.call('HKEYS', key)) do
-                    if string.sub(entry, 1, 4) < floor then
-                        redis.call('HDEL', key, entry)
-                    end
+    -- a new key has no expiry yet; a known one keeps the later
+    if added > 0 and call('EXPIREAT', key, expire_at, 'NX') == 0 then
+        call('EXPIREAT', key, expire_at, 'GT')
+        -- A person who scans every day keeps the key for ever, so expired entries go now and then: when the
+        -- number of the hour is a multiple of 29, which somebody who only ever scans at one hour of the day
+        -- meets every 29th day.
+        if (byte(entries[first], 3) * 256 + byte(entries[first], 4)) % 29 == 0 then
+            for _, entry in ipairs(call('HKEYS', key)) do
+                if string.sub(entry, 1, 4) < floor then
+                    call('HDEL', key, entry)
                 end
             end
         end
     end
-    local cases = redis.call('HGETALL', person[2])
-    if #cases > 0 then
-        found[#found + 1] = { position - 1, cases }
+    at = last + 1
+end
+local found = {}
+-- hardly anybody is a case: one question for all of them
+if #case_keys > 0 and call('EXISTS', unpack(case_keys)) > 0 then
+    for position, key in ipairs(case_keys) do
+        local cases = call('HGETALL', key)
+        if #cases > 0 then
+            found[#found + 1] = { position - 1, cases }
+        end
     end
 end
 return found

@@ -1,61 +1,52 @@
 -- Venue step of a scan: add marks to venue-hour buckets, read the flags of the venues.
--- ARGV[1], msgpack: { buckets, flag_keys }
---   buckets: { key, expire_at, field, mark, field, mark, ... } each; mark = mark byte + 4-byte tag
+-- ARGV[1], msgpack: { marks, flag_keys }
+--   marks, flat (a table a bucket costs more than what is done with it): key, expire_at, count, then count
+--   times field, mark; mark = mark byte + 4-byte tag
 -- Returns { verdicts, flags }: verdicts one byte a mark in the order given ("n" new, "r" redelivery of
 -- the scan that made the mark, "d" duplicate by another scan); flags { index of flag_keys, HGETALL } each.
 local request = cmsgpack.unpack(ARGV[1])
-local verdicts, count = {}, 0
-for _, bucket in ipairs(request[1]) do
-    local key = bucket[1]
-    local fields, seen = {}, {}
-    for i = 3, #bucket, 2 do
-        local field = bucket[i]
-        if seen[field] == nil then
-            seen[field] = false
-            fields[#fields + 1] = field
-        end
-    end
-    local stored = redis.call('HMGET', key, unpack(fields))
-    for i = 1, #fields do
-        seen[fields[i]] = stored[i] or ''
-    end
-    local changed = {}
-    for i = 3, #bucket, 2 do
-        local field, mark = bucket[i], bucket[i + 1]
-        local marks = seen[field]
-        local byte = string.byte(mark)
-        local verdict = 'n'
-        for at = 1, #marks, 5 do
-            if string.byte(marks, at) == byte then
-                verdict = string.sub(marks, at, at + 4) == mark and 'r' or 'd'
-                break
+local marks, flag_keys = request[1], request[2]
+local call, byte = redis.call, string.byte
+local verdicts, count, at = {}, 0, 1
+while marks[at] do
+    local key, last, added = marks[at], at + 2 + 2 * marks[at + 2], 0
+    for i = at + 3, last, 2 do
+        local field, mark, verdict = marks[i], marks[i + 1], 'n'
+        -- nearly always a person's first mark of the hour
+        if call('HSETNX', key, field, mark) == 1 then
+            added = added + 1
+        else
+            local stored, kind_and_minute = call('HGET', key, field), byte(mark)
+            for from = 1, #stored, 5 do
+                if byte(stored, from) == kind_and_minute then
+                    verdict = string.sub(stored, from, from + 4) == mark and 'r' or 'd'
+                    break
+                end
             end
-        end
-        if verdict == 'n' then
-            seen[field] = marks .. mark
-            changed[field] = true
+            if verdict == 'n' then
+                call('HSET', key, field, stored .. mark)
+            end
         end
         count = count + 1
         verdicts[count] = verdict
     end
-    local writes = {}
-    for field in pairs(changed) do
-        writes[#writes + 1] = field
-        writes[#writes + 1] = seen[field]
+    -- by the hour that the key speaks of, never by write time, and once: the hour does not change
+    if added > 0 and call('HLEN', key) == added then
+        call('EXPIREAT', key, marks[at + 1])
     end
-    if #writes > 0 then
-        local added = redis.call('HSET', key, unpack(writes))
-        -- by the hour that the key speaks of, never by write time, and once: the hour does not change
-        if added > 0 and redis.call('HLEN', key) == added then
-            redis.call('EXPIREAT', key, bucket[2])
-        end
-    end
+    at = last + 1
 end
 local flags = {}
-for index, key in ipairs(request[2]) do
-    local records = redis.call('HGETALL', key)
-    if #records > 0 then
-        flags[#flags + 1] = { index - 1, records }
+-- hardly any venue is flagged: one question for a thousand of them
+for first = 1, #flag_keys, 1000 do
+    local last = math.min(first + 999, #flag_keys)
+    if call('EXISTS', unpack(flag_keys, first, last)) > 0 then
+        for index = first, last do
+            local records = call('HGETALL', flag_keys[index])
+            if #records > 0 then
+                flags[#flags + 1] = { index - 1, records }
+            end
+        end
     end
 end
 return { table.concat(verdicts), flags }
