@@ -24,6 +24,7 @@ _GROUPS = {
     "audit": "audit",
     "figures": "figures",
     "access": "access",
+    "erase": "erase",
 }
 _COMMANDS = {
     "up": "stack",

@@ -4,7 +4,8 @@ from their topics; then have everything matched again.
 The order is what makes it exact (docs/RELIABILITY.md, "Losing Redis"):
 1. every matcher is shut out, by beginning its transactional ids: what it decided before is published by now,
    or never will be;
-2. marks: how far the archive has committed is read first, then the archive, then `visits` from there on;
+2. whoever was erased is refused again; then marks: how far the archive has committed is read first, then the
+   archive, then `visits` from there on;
 3. every case at its highest version;
 4. what stands published of them, from the topics themselves;
 5. every case is announced for all its venues, as if it had just come in: flags are set by the matcher;
@@ -39,6 +40,7 @@ from schemas import topics
 from schemas.events import VISITS, Case, Exposure, VenueWarning
 from schemas.settings import Settings
 from stream_processors.cases import CaseRecord, Cases, CaseTopics, read_case_record
+from stream_processors.erasing import read_erased, restore
 from stream_processors.guard import READY, StoreLostError
 from stream_processors.layout import KINDS, Layout
 from stream_processors.matching import Decision, Key, Standing, Warned
@@ -166,6 +168,10 @@ class _Rebuild:
         began = time.monotonic()
         await self._say("shutting matchers out", 0, 1)
         await asyncio.to_thread(self._shut_out)
+        erased = await asyncio.to_thread(
+            read_erased, self._settings.kafka_address, self._settings.topic(topics.ERASED)
+        )
+        await restore(self._store, erased, self._clock_ms())
         marks = await self._marks()
         cases = await self._cases()
         published = await self._published(cases)

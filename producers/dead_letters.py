@@ -36,6 +36,7 @@ REASONS: Final = tuple(
 
 # What no replay cures, and what to do instead: the record itself says what may never be.
 _INCURABLE: Final = {
+    "erased": "the person was erased by order, and the scan with them",
     "tombstone": "a case is never deleted: withdraw it (truyvet cases withdraw)",
     "conflict": "its version was another case before: publish a higher one (truyvet cases update)",
     "subject_changed": "another person or venue is a new case: give it an id of its own",

@@ -309,7 +309,7 @@ class Replayed(BaseModel):
     by: Annotated[str, Field(description="user and host of whoever asked for it")]
 
 
-RejectReason = Literal["malformed", "invalid", "unknown_venue", "too_old", "in_future", "suspect"]
+RejectReason = Literal["malformed", "invalid", "unknown_venue", "too_old", "in_future", "suspect", "erased"]
 REJECT_REASONS: Final[tuple[RejectReason, ...]] = (
     "malformed",
     "invalid",
@@ -317,6 +317,7 @@ REJECT_REASONS: Final[tuple[RejectReason, ...]] = (
     "too_old",
     "in_future",
     "suspect",
+    "erased",
 )
 CaseRejectReason = Literal["malformed", "invalid", "conflict", "subject_changed", "tombstone"]
 ArchiveRejectReason = Literal["refused"]

@@ -13,13 +13,13 @@ from typing import Annotated, Any, Final, get_args
 from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-from schemas import audit, events, topics
+from schemas import audit, erasure, events, topics
 from schemas.events import ArchiveRejectReason, CaseRejectReason, RejectReason
 from schemas.settings import Settings
 from schemas.topics import Topic
 
 # Raise the second number when a field is added, the first when a reader of the old shape would fail.
-CONTRACT_VERSION: Final = "1.2.0"
+CONTRACT_VERSION: Final = "1.3.0"
 ASYNCAPI_FILE: Final = "asyncapi.json"
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _KAFKA_BINDING: Final = "0.5.0"
@@ -53,12 +53,14 @@ SHAPES: Final[dict[str, Any]] = {
     "TouchedRecord": TouchedRecord,
     "Replayed": events.Replayed,
     "AuditRow": audit.AuditRow,
+    "Erased": erasure.Erased,
 }
 _RECORDS: Final = {"Scan": "ScanRecord", "Visit": "VisitRecord", "Touched": "TouchedRecord"}
 
 _KEYS: Final[dict[str, str]] = {
     "code": "the venue's code",
     "case_id": "the case's id",
+    "person": "the person's pseudonym",
     "venue": "the venue's code: all that concerns a venue is in one partition, in order",
     "exposure_id": "the exposure's id",
     "case_id|venue|date": "the three fields with a vertical bar between them",
@@ -215,9 +217,11 @@ _RECEIVES: Final = (
     topics.TOUCHED,
     topics.REJECTED_REPLAYED,
     topics.LOOKUP_AUDIT,
+    topics.ERASED,
 )
 _SENDS: Final = (
     topics.LOOKUP_AUDIT,
+    topics.ERASED,
     topics.REJECTED_REPLAYED,
     topics.SCANS_REJECTED,
     topics.VISITS,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from schemas import audit, events
+from schemas import audit, erasure, events
 
 DAY_MS: Final = 86_400_000
 
@@ -96,6 +96,14 @@ ARCHIVE_REJECTED: Final = Topic(
     max_message_bytes=_MAX_REJECTED_BYTES,
     headers=events.REJECT_HEADERS,
 )
+ERASED: Final = Topic(
+    "erased",
+    "Internal: whose data was erased up to when; scans from before are refused",
+    1,
+    "person",
+    erasure.Erased,
+    compacted=True,
+)
 # Its partition count is part of the protocol: one transactional.id a partition.
 TOUCHED: Final = Topic(
     "touched", "Internal: what the matcher has to look at again", 4, "venue", events.Touched
@@ -129,6 +137,7 @@ TOPICS: Final[Mapping[str, Topic]] = {
         CASES_REJECTED,
         REJECTED_REPLAYED,
         LOOKUP_AUDIT,
+        ERASED,
         TOUCHED,
         EXPOSURES,
         VENUE_WARNINGS,

@@ -21,9 +21,9 @@ from stream_processors.matching import holds
 from stream_processors.metrics import Metrics
 from stream_processors.outputs import DurableProducer, Out
 from stream_processors.poison import PoisonAlarm
-from stream_processors.store import DUPLICATE, NEW, Ingested, MarkRow, Store
+from stream_processors.store import DUPLICATE, ERASED, NEW, Ingested, MarkRow, Store
 from stream_processors.touches import Touch, touched_records
-from stream_processors.validation import Record, Rejected, Validated, validate
+from stream_processors.validation import Record, Rejected, Validated, header_int, validate
 from stream_processors.venues import VenueTable
 
 _DAY_MS: Final = 86_400_000
@@ -84,7 +84,7 @@ def visit_records(
             "received_at": arrival,
         }
         for scan, row, arrival, verdict in zip(scans, rows, arrivals, verdicts, strict=True)
-        if verdict != DUPLICATE
+        if verdict not in (DUPLICATE, ERASED)
     ]
     return [
         Out(topic, orjson.dumps(visits[start : start + MAX_SCANS_PER_RECORD]))
@@ -131,12 +131,37 @@ class Ingest:
             watched, ancestors = self._watched(rows)
             found = await self._store.add_scans(rows, watched, self._clock_ms())
             verdicts = found.verdicts
+            if ERASED in verdicts:
+                out += self._erased(partition, validated, verdicts)
             out += visit_records(topics.visits, validated.scans, rows, validated.arrivals, verdicts)
             if found.flags or found.cases:
                 touches = await self._touches(rows, found, ancestors)
                 out += touched_records(topics.touched, touches)
         await self._producer.send(out)
         self._count(validated, verdicts, len(touches))
+
+    def _erased(self, partition: int, validated: Validated, verdicts: str) -> list[Out]:
+        """Scans of erased persons as rejected ones, without their bytes: in there they would be back."""
+        return [
+            rejected_record(
+                self._topics.rejected,
+                self._topics.scans,
+                partition,
+                Rejected(
+                    None,
+                    "erased",
+                    "the person was erased by order; the scan's bytes are not kept",
+                    record.offset,
+                    index,
+                    arrival,
+                    (header_int(record.headers, "attempts") or 0) + 1,
+                ),
+            )
+            for (record, index), arrival, verdict in zip(
+                validated.origins, validated.arrivals, verdicts, strict=True
+            )
+            if verdict == ERASED
+        ]
 
     async def _validated(self, records: Sequence[Record]) -> Validated:
         """Judge a chunk; once more when a venue that it names turns out to be registered after all."""
@@ -176,7 +201,7 @@ class Ingest:
                 item.add(person, minute)
 
         for row, verdict in zip(rows, found.verdicts, strict=True):
-            if verdict == DUPLICATE:
+            if verdict in (DUPLICATE, ERASED):
                 continue
             for case in found.flags.get(row.venue, ()):
                 touch(row, case, None if case.person == row.person else row.person)
@@ -203,11 +228,12 @@ class Ingest:
 
     def _count(self, validated: Validated, verdicts: str, touches: int) -> None:
         metrics = self._metrics
-        new, duplicate = verdicts.count(NEW), verdicts.count(DUPLICATE)
+        new, duplicate, erased = (verdicts.count(verdict) for verdict in (NEW, DUPLICATE, ERASED))
         for verdict, count in (
             ("accepted", new),
             ("duplicate", duplicate),
-            ("redelivered", len(verdicts) - new - duplicate),
+            ("erased", erased),
+            ("redelivered", len(verdicts) - new - duplicate - erased),
         ):
             if count:
                 metrics.scans.labels(verdict).inc(count)

@@ -99,6 +99,11 @@ class Layout:
         """HASH: `r` highest record, `s` subject, `v:` and a code for every venue the case ever touched."""
         return f"k:{{{self._shard(case_id)}}}:{case_id}"
 
+    @property
+    def erased(self) -> str:
+        """HASH: who was erased up to which hour; one for all shards, since a chunk's scans are one call."""
+        return "x:{0}"
+
     def state(self, shard: int) -> str:
         """HASH: `epoch`, and by partition how far the store was told; of shard 0 also how it stands."""
         return f"s:{{{shard}}}"

@@ -17,6 +17,7 @@ from schemas.serving import serve
 from schemas.settings import Settings
 from stream_processors import worker
 from stream_processors.cases import CaseRecord, Cases, CaseTopics
+from stream_processors.erasing import read_erased, restore
 from stream_processors.guard import READY, StoreLostError
 from stream_processors.ingest import Ingest, IngestTopics
 from stream_processors.layout import Layout
@@ -170,6 +171,9 @@ class IngestRole(_StoreRole):
             metrics=self._metrics,
             poison=PoisonAlarm(PoisonGuard(settings.poison_share, time.monotonic), self._metrics),
         )
+        # before the first scan: a Redis that was lost knows nobody who was erased
+        erased = await asyncio.to_thread(read_erased, settings.kafka_address, settings.topic(topics.ERASED))
+        await restore(self._store, erased, self._clock_ms())
 
     async def process(self, partition: int, records: Sequence[Any], stale: Callable[[], bool]) -> None:
         if stale():

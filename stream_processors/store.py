@@ -40,6 +40,7 @@ _MARKS_A_CALL: Final = 2_000
 NEW: Final = "n"
 REDELIVERY: Final = "r"
 DUPLICATE: Final = "d"
+ERASED: Final = "e"
 
 CaseVerdict = Literal["set", "same", "lower", "conflict", "subject"]
 
@@ -183,6 +184,45 @@ class Store:
         request = [flat, case_keys, max(layout.oldest_hour(now_ms), 0).to_bytes(4, "big")]
         packed: bytes = msgpack.packb(request, use_bin_type=False)
         return packed, list(entries)
+
+    # --- a person who is erased ---------------------------------------------------------------
+
+    async def refuse_marks(self, person: str, last_hour: int, until_s: int, now_ms: int) -> None:
+        """From now on no mark of the person up to this hour is added."""
+        await self._refuse(b"m" + bytes.fromhex(person), last_hour, until_s, now_ms)
+
+    async def refuse_index(self, person: str, last_hour: int, until_s: int, now_ms: int) -> None:
+        """From now on no entry of the person's index up to this hour is added."""
+        await self._refuse(b"i" + person.encode(), last_hour, until_s, now_ms)
+
+    async def _refuse(self, field: bytes, last_hour: int, until_s: int, now_ms: int) -> None:
+        arguments = [field, last_hour, until_s, now_ms // 1000]
+        await self._scripts.run("set_erased", [self.layout.erased], arguments)
+
+    async def index_of(self, person: str, last_hour: int, remove: bool = False) -> list[tuple[int, str]]:
+        """The (hour, venue) pairs of the person's index up to this hour; `remove`: they are gone then."""
+        key = self.layout.index(person)
+        entries = await self._scripts.run("erase_index", [key], [last_hour, "1" if remove else ""])
+        return [read_index_entry(entry) for entry in entries]
+
+    async def erase_marks(self, person: str, places: Iterable[tuple[int, str]]) -> int:
+        """Take the person out of these (hour, venue) buckets; how many marks that were."""
+        field, by_venue = bytes.fromhex(person), dict[str, list[str]]()
+        for hour, venue in places:
+            by_venue.setdefault(venue, []).append(self.layout.bucket(venue, hour))
+        calls: list[tuple[str, Sequence[str], list[Any]]] = [
+            ("erase_marks", keys[start : start + _MARKS_A_CALL], [field])
+            for keys in by_venue.values()
+            for start in range(0, len(keys), _MARKS_A_CALL)
+        ]
+        return sum(await self._scripts.run_all(calls)) if calls else 0
+
+    async def flagged(self, venue: str) -> list[Case]:
+        """The cases that a venue is flagged with."""
+        verdicts_and_flags = await self._scripts.run(
+            "add_marks", (), [msgpack.packb([[], [self.layout.flags(venue)]], use_bin_type=False)]
+        )
+        return [read_case(record) for _, fields in verdicts_and_flags[1] for record in fields[1::2]]
 
     # --- a case -------------------------------------------------------------------------------
 

@@ -63,10 +63,11 @@ class Rejected:
 
 @dataclass(slots=True)
 class Validated:
-    """The verdicts on a chunk: accepted scans with their arrival (ms), and the rest."""
+    """The verdicts on a chunk: accepted scans with their arrival (ms) and where they stood, and the rest."""
 
     scans: list[Scan] = field(default_factory=list)
     arrivals: list[int] = field(default_factory=list)
+    origins: list[tuple[Record, int]] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
 
 
@@ -264,6 +265,7 @@ def validate(
         ):
             scans.append(scan)
             arrivals.append(arrival)
+            result.origins.append(chunk.origins[position])
             continue
         reason, detail = _why(scan, venues, arrival, retention_ms)
         raw = chunk.raws[position] or _raw_of(record, index, elements)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Annotated, Any, Final, TypeVar, cast
 
 import typer
@@ -76,11 +77,13 @@ def asking(settings: Settings) -> Asking:
 
 
 @contextmanager
-def open_desk(settings: Settings) -> Iterator[tuple[Desk, Client]]:
-    """What questions pass through, and a client of the archive for them."""
+def open_desk(settings: Settings, purpose: str | None = None) -> Iterator[tuple[Desk, Client]]:
+    """What questions pass through, and a client of the archive for them; `purpose`: instead of the option."""
     client = connect(settings.clickhouse_url)
     try:
-        yield Desk(KafkaLedger(settings), asking(settings), clock_ms, client), client
+        who = asking(settings)
+        who = who if purpose is None else replace(who, purpose=purpose)
+        yield Desk(KafkaLedger(settings), who, clock_ms, client), client
     finally:
         client.disconnect()
 

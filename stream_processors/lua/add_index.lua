@@ -8,12 +8,22 @@
 local request = cmsgpack.unpack(ARGV[1])
 local entries, case_keys, floor = request[1], request[2], request[3]
 local call, byte = redis.call, string.byte
+local function hour_of(entry)
+    local a, b, c, d = byte(entry, 1, 4)
+    return ((a * 256 + b) * 256 + c) * 256 + d
+end
+local any_erased = call('EXISTS', 'x:{0}') == 1
 local at = 1
 while entries[at] do
     local key, expire_at, first, last = entries[at], entries[at + 1], at + 3, at + 2 + entries[at + 2]
     local added = 0
+    -- of a person who was erased, entries up to that hour are left out
+    local limit = any_erased and call('HGET', 'x:{0}', 'i' .. string.sub(key, -16))
+    limit = limit and tonumber(string.sub(limit, 1, 12))
     for i = first, last do
-        added = added + call('HSET', key, entries[i], '')
+        if not limit or hour_of(entries[i]) > limit then
+            added = added + call('HSET', key, entries[i], '')
+        end
     end
     -- a new key has no expiry yet; a known one keeps the later
     if added > 0 and call('EXPIREAT', key, expire_at, 'NX') == 0 then

@@ -3,17 +3,23 @@
 --   marks, flat (a table a bucket costs more than what is done with it): key, expire_at, count, then count
 --   times field, mark; mark = mark byte + 4-byte tag
 -- Returns { verdicts, flags }: verdicts one byte a mark in the order given ("n" new, "r" redelivery of
--- the scan that made the mark, "d" duplicate by another scan); flags { index of flag_keys, HGETALL } each.
+-- the scan that made the mark, "d" duplicate by another scan, "e" of a person who was erased up to that hour, not
+-- added); flags { index of flag_keys, HGETALL } each.
 local request = cmsgpack.unpack(ARGV[1])
 local marks, flag_keys = request[1], request[2]
 local call, byte = redis.call, string.byte
 local verdicts, count, at = {}, 0, 1
+local any_erased = call('EXISTS', 'x:{0}') == 1 -- hardly ever: nothing more is asked otherwise
 while marks[at] do
     local key, last, added = marks[at], at + 2 + 2 * marks[at + 2], 0
+    local hour = any_erased and tonumber(string.match(key, '%d+$'))
     for i = at + 3, last, 2 do
         local field, mark, verdict = marks[i], marks[i + 1], 'n'
+        local limit = any_erased and call('HGET', 'x:{0}', 'm' .. field)
+        if limit and hour <= tonumber(string.sub(limit, 1, 12)) then
+            verdict = 'e'
         -- nearly always a person's first mark of the hour
-        if call('HSETNX', key, field, mark) == 1 then
+        elseif call('HSETNX', key, field, mark) == 1 then
             added = added + 1
         else
             local stored, kind_and_minute = call('HGET', key, field), byte(mark)

@@ -87,6 +87,14 @@ AUDITED = {
     "previous": "0" * 64,
     "hash": "a" * 64,
 }
+ERASED = {
+    "person": "00c0ffee00c0ffee",
+    "order": "12/QĐ",
+    "before": 1_612_771_200_000,
+    "until": 1_618_000_000_000,
+    "at": 1_612_769_400_000,
+    "by": "linh@trace-1",
+}
 
 GOOD: list[tuple[str, Any]] = [
     ("Scan", scan()),
@@ -108,6 +116,7 @@ GOOD: list[tuple[str, Any]] = [
     ("VenueWarningHeaders", {"department": "so-y-te"}),
     ("Replayed", REPLAYED),
     ("AuditRow", AUDITED),
+    ("Erased", ERASED),
 ]
 BAD: list[tuple[str, Any]] = [
     ("Scan", scan(person="0912345678")),
@@ -131,6 +140,7 @@ BAD: list[tuple[str, Any]] = [
     ("VenueWarningHeaders", {}),
     ("Replayed", REPLAYED | {"offsets": []}),
     ("AuditRow", AUDITED | {"hash": "a"}),
+    ("Erased", ERASED | {"person": "0912345678"}),
 ]
 
 
