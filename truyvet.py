@@ -34,6 +34,7 @@ _COMMANDS = {
     "run": "roles",
     "simulate": "simulate",
     "demo": "demo",
+    "report": "report",
 }
 
 
