@@ -19,7 +19,6 @@ GRANT SELECT ON cases_current TO truyvet_tracer;
 GRANT SELECT ON exposures TO truyvet_tracer;
 GRANT SELECT ON venue_warnings TO truyvet_tracer;
 GRANT SELECT(source_topic, source_partition, source_offset) ON rejected TO truyvet_tracer;
-GRANT SELECT(seq, hash) ON lookup_audit TO truyvet_tracer;
 GRANT SELECT ON presences_of_persons TO truyvet_tracer;
 GRANT SELECT ON presences_at_places TO truyvet_tracer;
 GRANT SELECT ON contacts_at_places TO truyvet_tracer;
