@@ -33,6 +33,7 @@ from schemas.topics import ARCHIVE_REJECTED, Topic
 from sinks import connection, metrics, migrate, retention, rows
 from sinks.aside import Aside
 from sinks.blocks import Inserter, Refusal
+from sinks.offsets import Offsets
 from sinks.patience import ArchiveError, EndedError, Patience, RefusedError
 
 FLUSH_MARKS: Final = 100_000
@@ -40,6 +41,8 @@ FLUSH_BYTES: Final = 64 * 1024 * 1024  # rejected records may be large: bounds t
 FLUSH_SECONDS: Final = 0.5
 _POLL_SECONDS: Final = 0.1  # how late a flush or the end may be noticed
 _MOST_MESSAGES: Final = 200  # a poll: with 1,000 marks a record, twice a flush
+# Between two polls while rows are looked for: well below any max.poll.interval.ms.
+_LONGEST_SILENCE_S: Final = 3.0
 # A server that hangs in the last insert must not hold the end: past it the connection is cut. With the close
 # of the consumer it stays under the 10 seconds after which supervisors kill.
 _LAST_FLUSH_SECONDS: Final = 6.0
@@ -93,12 +96,11 @@ class Archive:
         self._consumer: Consumer | None = None
         self._rows = rows.Rows()
         self._since: float | None = None  # monotonic: when the oldest waiting row came
-        self._next: dict[tuple[str, int], int] = {}  # to be committed after the next flush
-        self._position: dict[tuple[str, int], int] = {}
+        self._offsets = Offsets(self._topics, counters, self._tell)
         self._strays: list[Message] = []
         self._held = False  # partitions are paused
         self._told: dict[str, float] = {}
-        self._beat = time.monotonic()
+        self._beat = self._polled = time.monotonic()
 
     def trouble(self) -> str | None:
         """Why this process should be ended and started again; None while it is well.
@@ -122,7 +124,9 @@ class Archive:
             return
         consumer = self._consumer = Consumer(consumer_config(self._settings), logger=log)
         try:
-            consumer.subscribe(list(self._topics), on_revoke=self._revoked, on_lost=self._revoked)
+            consumer.subscribe(
+                list(self._topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+            )
             while not self._stop.is_set():
                 self._read(consumer)
                 if self._due():
@@ -139,14 +143,14 @@ class Archive:
         retention.keep_for(self._client, self._settings.archive_retention_days)
 
     def _read(self, consumer: Consumer) -> None:
-        self._beat = time.monotonic()
+        self._beat = self._polled = time.monotonic()
         strays, self._strays = self._strays, []
         for message in strays or consumer.consume(_MOST_MESSAGES, _POLL_SECONDS):
-            self._take(message)
+            self._take(consumer, message)
             if self._rows.marks >= FLUSH_MARKS or self._rows.size >= FLUSH_BYTES:
                 self._flush(consumer)
 
-    def _take(self, message: Message) -> None:
+    def _take(self, consumer: Consumer, message: Message) -> None:
         name, partition, offset = message.topic(), message.partition(), message.offset()
         error = message.error()
         if error is not None and error.code() != KafkaError._PARTITION_EOF:
@@ -154,25 +158,21 @@ class Archive:
             return
         if name is None or partition is None or offset is None:
             return
-        key = (name, partition)
-        if error is not None:  # the end: `offset` is the next one, behind markers of transactions
-            after = offset
-            if self._position.get(key, -1) >= after:
-                return
-        else:
-            after = offset + 1
+        after = offset if error is not None else offset + 1  # the end: behind markers of transactions
+        if not self._offsets.passed(consumer, (name, partition), offset, after):
+            return
+        if error is None:
             kind, timestamp = message.timestamp()
-            value, headers = message.value(), headers_of(message)
+            value = message.value()
             record = rows.Record(
                 name,
                 partition,
                 offset,
                 timestamp if kind else self._clock_ms(),
                 value.encode() if isinstance(value, str) else value,
-                headers,
+                headers_of(message),
             )
             self._rows.add(self._topics[name], record)
-        self._position[key] = self._next[key] = after
         if self._since is None:
             self._since = time.monotonic()
 
@@ -198,11 +198,12 @@ class Archive:
                 "%d records or elements could not be rows: they stand in the table rejected, malformed",
                 batch.broken,
             )
-        self._commit(consumer)
+        if self._offsets.commit(consumer):
+            self._metrics.progress.set(self._clock_ms() / 1000)
         self._metrics.archived(batch.newest_received)
         self._metrics.flush_rows.observe(batch.marks)
         self._metrics.flush_seconds.observe(time.monotonic() - started)
-        self._measure_lag(consumer)
+        self._offsets.measure_lag(consumer)
 
     def _put_aside(self, batch: rows.Rows, refused: Sequence[tuple[str, Refusal]]) -> None:
         """What ClickHouse refuses for its content, into archive.rejected."""
@@ -223,41 +224,18 @@ class Archive:
         self._aside.put(letters)
 
     def _alive(self) -> None:
+        """Before each insert. A search for refused rows may need a hundred thousand: the group must not take
+        this member for hanging meanwhile, or another would begin the same search."""
         self._beat = time.monotonic()
+        if self._consumer is not None and self._beat - self._polled > _LONGEST_SILENCE_S:
+            self._poll_only(self._consumer, 0)
 
-    def _commit(self, consumer: Consumer) -> None:
-        if not self._next:
-            return
-        offsets = [TopicPartition(name, partition, after) for (name, partition), after in self._next.items()]
-        try:
-            done = consumer.commit(offsets=offsets, asynchronous=False) or []
-        except KafkaException as error:
-            if error.args[0].fatal():
-                raise
-            # the rows are in; the next commit, or the partition's next owner, moves on
-            self._tell("offsets are not committed yet: %s", error.args[0].str())
-            return
-        failed = {(each.topic, each.partition): each.error for each in done if each.error is not None}
-        for key, problem in failed.items():
-            self._tell("offset of %s is not committed yet: %s", f"{key[0]}/{key[1]}", problem.str())
-        self._next = {key: after for key, after in self._next.items() if key in failed}
-        self._metrics.progress.set(self._clock_ms() / 1000)
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._offsets.assigned(consumer, partitions)
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        """Another member goes on from what was committed; the rows stay here and merge away."""
-        for each in partitions:
-            self._next.pop((each.topic, each.partition), None)
-            self._position.pop((each.topic, each.partition), None)
-            self._metrics.lag.labels(each.topic).set(0)
-
-    def _measure_lag(self, consumer: Consumer) -> None:
-        lag: dict[str, int] = {}
-        for (name, partition), position in self._position.items():
-            known = consumer.get_watermark_offsets(TopicPartition(name, partition), cached=True)
-            if known:
-                lag[name] = lag.get(name, 0) + max(0, known[1] - position)
-        for name, count in lag.items():
-            self._metrics.lag.labels(name).set(count)
+        """The rows stay here and merge away with those of the next owner."""
+        self._offsets.revoked(partitions)
 
     def _rest(self, seconds: float) -> None:
         self._beat = time.monotonic()
@@ -266,14 +244,17 @@ class Archive:
     def _hold(self, seconds: float) -> None:
         """Wait with paused partitions, polling, so that the group keeps this member."""
         assert self._consumer is not None
-        self._held = True
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
-            self._beat = time.monotonic()
-            self._consumer.pause(self._consumer.assignment())  # again each time: partitions may have come
-            message = self._consumer.poll(min(left, 2 * _POLL_SECONDS))
-            if message is not None:
-                self._strays.append(message)  # read between an assignment and its pause
+            self._poll_only(self._consumer, min(left, 2 * _POLL_SECONDS))
+
+    def _poll_only(self, consumer: Consumer, seconds: float) -> None:
+        self._beat = self._polled = time.monotonic()
+        self._held = True
+        consumer.pause(consumer.assignment())  # again each time: partitions may have come
+        message = consumer.poll(seconds)
+        if message is not None:
+            self._strays.append(message)  # read between an assignment and its pause
 
     def _tell_kafka(self, error: KafkaError, topic: str | None) -> None:
         if error.fatal():

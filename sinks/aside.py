@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from schemas.events import REJECT_HEADERS
 from schemas.settings import Settings
-from schemas.topics import ARCHIVE_REJECTED, PARTITIONER
+from schemas.topics import ARCHIVE_REJECTED, MOST_KEPT_BYTES, PARTITIONER
 from sinks.connection import first_line
 from sinks.patience import ArchiveError
 from sinks.rows import Source
@@ -17,6 +17,8 @@ from sinks.rows import Source
 # Longer than a broker takes to come back; then the role ends, and the rows are read and refused once more.
 _DELIVERY_S: Final = 60.0
 _DETAIL_LIMIT: Final = 500  # characters: a detail must not grow with the input
+# What is kept of a value that is too large to be kept whole, as the other dead letters do it (header `cut`).
+_SHOWN_BYTES: Final = 65_536
 
 
 class Aside:
@@ -37,10 +39,13 @@ class Aside:
 
         producer = self._connected()
         for source, error in refused:
-            headers = _headers(source, error)
+            value, headers = source.value, _headers(source, error)
+            if len(value) > MOST_KEPT_BYTES:  # Kafka would never take it, and the sink never go on
+                headers.append(("cut", str(len(value)).encode()))
+                value = value[:_SHOWN_BYTES]
             while True:
                 try:
-                    producer.produce(self._topic, source.value, headers=headers, on_delivery=delivered)
+                    producer.produce(self._topic, value, headers=headers, on_delivery=delivered)
                     break
                 except BufferError:
                     producer.poll(0.1)
@@ -51,7 +56,8 @@ class Aside:
         if problems or left:
             raise ArchiveError(
                 f"could not put {len(refused)} refused rows aside in {self._topic}:"
-                f" {problems[0] if problems else 'Kafka does not answer'}: nothing is committed"
+                f" {problems[0] if problems else 'Kafka does not answer'}: nothing is committed, the next"
+                " start reads them again; truyvet topics apply corrects the topic"
             )
 
     def _connected(self) -> Producer:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from clickhouse_driver import Client
 
 from sinks import metrics
-from sinks.connection import first_line
+from sinks.connection import first_line, meaning
 from sinks.patience import UNKNOWN_TRIES, ArchiveError, Patience, RefusedError
 from sinks.rows import COLUMNS
 
@@ -46,7 +46,9 @@ def refused_rows(count: int, why: Exception, attempt: Attempt, takes: Callable[[
     """Of a block of `count` rows that was refused (`why`): the rows that are refused alone, in order. The
     others are in when it returns.
 
-    `takes` is asked, once at the most, whether the table takes any row. Raises NothingTakenError.
+    `takes` is asked whether the table takes any row now: once, and for each row with an error that nobody
+    knows. That may be of the server and pass; the row is then tried once more, after another has gone in.
+    Raises NothingTakenError.
     """
     taken = False
     found: list[Refusal] = []
@@ -60,10 +62,13 @@ def refused_rows(count: int, why: Exception, attempt: Attempt, takes: Callable[[
             middle = (low + high) // 2
             todo += [(middle, high), (low, middle)]
         else:
-            if not taken and not takes():
+            unknown = meaning(error) == "unknown"
+            if (unknown or not taken) and not takes():
                 raise NothingTakenError
             taken = True
-            found.append(Refusal(low, error))
+            last = attempt(low, high) if unknown else error
+            if last is not None:
+                found.append(Refusal(low, last))
     return found
 
 
@@ -85,10 +90,10 @@ class Inserter:
         self._sleep = sleep
         self._beat = beat
 
-    def insert(self, table: str, columns: Columns, stand_in: Columns | None = None) -> list[Refusal]:
+    def insert(self, table: str, columns: Columns) -> list[Refusal]:
         """Insert a block, for as long as it takes; returns the rows that the table refuses.
 
-        `stand_in`: a row that may show that the table takes any. Raises ArchiveError, EndedError.
+        Raises ArchiveError, EndedError.
         """
         count = len(columns[0])
         error = self.attempt(table, columns, UNKNOWN_TRIES)
@@ -105,7 +110,6 @@ class Inserter:
             step = max(1, count // _SPREAD)
             witnesses = [
                 *self._some(table),
-                *([stand_in] if stand_in else []),
                 *([column[row : row + 1] for column in columns] for row in range(0, count, step)),
             ]
             return any(self.attempt(table, witness, 1) is None for witness in witnesses)

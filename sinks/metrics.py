@@ -61,6 +61,12 @@ class Metrics:
             ["table"],
             registry=self.registry,
         )
+        self.lost: Final = Counter(
+            "truyvet_archive_lost_records",
+            "Offsets that Kafka deleted before they were archived, by topic: it was behind for too long",
+            ["topic"],
+            registry=self.registry,
+        )
         self.lag: Final = Gauge(
             "truyvet_archive_lag_records",
             "Records not yet archived, by topic",

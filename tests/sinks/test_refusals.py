@@ -60,6 +60,29 @@ def test_two_rows_that_only_together_are_refused_go_in() -> None:
     assert refused_rows(8, WHY, attempt, lambda: False) == []
 
 
+def test_an_unknown_failure_that_ends_in_mid_search_puts_nothing_aside() -> None:
+    """It lets every row of the block down once more, alone; then the table takes rows again."""
+    unknown: Exception = ServerException("?", 12345)
+    failing, into = 15, set[int]()
+
+    def attempt(low: int, high: int) -> Exception | None:
+        nonlocal failing
+        failing -= 1
+        if failing > 0:
+            return unknown
+        into.update(range(low, high))
+        return None
+
+    def takes() -> bool:
+        return failing < 8  # the server is back while they are asked for
+
+    with pytest.raises(NothingTakenError):
+        refused_rows(8, unknown, attempt, takes)
+    failing = 4
+    assert refused_rows(8, unknown, attempt, takes) == []
+    assert into == set(range(8))
+
+
 @pytest.mark.parametrize(
     ("error", "meaning"),
     [
