@@ -150,7 +150,7 @@ class Store:
                 positions[at] = []
             bucket.append(fromhex(person))
             # mark_byte and tag of the layout, written out: this line runs for every scan
-            bucket.append(bytes((kind << 6 | minute,)) + crc32(scan_id.encode()).to_bytes(4, "big"))
+            bucket.append((kind << 38 | minute << 32 | crc32(scan_id.encode())).to_bytes(5, "big"))
             positions[at].append(position)
         flat: list[Any] = []
         for at, bucket in buckets.items():
