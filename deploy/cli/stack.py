@@ -97,7 +97,10 @@ def status(data: DataOption = None, json: JsonFlag = False) -> None:
         known = memory.read(stack.folder)
         found = look(stack, known["started_at"] if known else 0)
     if json:
-        print_json(dataclasses.asdict(found))
+        document = dataclasses.asdict(found)
+        if found.store:
+            document["store"]["full"] = found.store.full
+        print_json(document)
     else:
         _show(found)
     if not found.healthy:
@@ -217,6 +220,8 @@ def _lag_table(lags: list[Lag]) -> Table:
         note = " (nothing committed yet)" if each.uncommitted else ""
         hours = each.hours_to_age_out
         kept = "ever" if hours is None else f"{hours:,.0f} h"
+        if each.retention != "kept":
+            kept = f"[red]{kept}, {each.retention}[/red]"
         table.add_row(each.role, each.topic, f"{each.records:,}{note}", str(each.partitions), kept)
     return table
 

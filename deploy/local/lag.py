@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
@@ -13,9 +13,13 @@ from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from deploy.local.health import admin
 from deploy.local.roles import ARCHIVE, ROLES, Role
+from deploy.local.topics import KafkaAwayError, TopicAdmin, TopicsError
 from schemas import topics
 from schemas.settings import Settings
 
+# Less than this until Kafka deletes what waits: a day is what it takes to notice and mend. Of a topic that is
+# kept for less than two days, half of it.
+_LATE_HOURS: Final = 24.0
 # A broker that does not answer a question about offsets within this time is taken for stuck.
 PATIENCE: Final = 10.0
 _BEGIN: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
@@ -24,6 +28,10 @@ _END: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 class LagUnknownError(RuntimeError):
     """Kafka does not answer, so nobody knows."""
+
+
+# late: what waits is deleted soon; lost: Kafka has deleted records that the group had not read
+Retention = Literal["kept", "late", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +48,11 @@ class Lag:
     records: int
     partitions: int
     uncommitted: int  # partitions with records that the group has never committed
-    # Until Kafka deletes the oldest record that waits; with nothing waiting, until it would delete one that
-    # comes now. None: never (compacted), or it was not asked.
+    # Until Kafka may delete the oldest record that waits; with nothing waiting, until it would delete one
+    # that comes now. None: never (compacted, or retention.ms is -1), or it was not asked.
     hours_to_age_out: float | None = None
+    deleted_unread: int = 0  # offsets, a few of which may be markers; not of compacted topics
+    retention: Retention = "kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +83,14 @@ _patiently = retry(
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a group stands on one partition. `done`: the next offset to be acknowledged; `end`: the next to
-    be written; `committed`: whether the group ever did; `begin`: the first that is there."""
+    be written; `committed`: whether the group ever did; `begin`: the first that is there; `deleted`: how many
+    Kafka deleted between what was committed and `begin`."""
 
     done: int
     end: int
     committed: bool
     begin: int
+    deleted: int = 0
 
     @property
     def lag(self) -> int:
@@ -111,6 +123,7 @@ def places(settings: Settings, roles: Iterable[Role]) -> dict[str, dict[Key, Pla
                     ends[key],
                     key in committed,
                     begins[key],
+                    max(0, begins[key] - committed.get(key, begins[key])),
                 )
                 for key in ((each.topic, each.partition) for each in own)
             }
@@ -128,26 +141,52 @@ def consumer_lag(settings: Settings, roles: Iterable[Role] = tuple(ROLES.values(
 
 
 def lag_and_age(settings: Settings, now: float | None = None) -> list[Lag]:
-    """As consumer_lag of all roles, with `hours_to_age_out`: reads the record at each place that waits, so it
-    takes up to a few seconds while there is lag. Raises LagUnknownError."""
+    """As consumer_lag of all roles, with what Kafka's retention does to it. Raises LagUnknownError.
+
+    Reads the record at each place that waits: one look a role, up to a few seconds each while there is lag.
+    """
     moment = time.time() if now is None else now
     reading = [role for role in ROLES.values() if role.inputs]
     stand = places(settings, reading)
+    kept = _retention(settings, {name for own in stand.values() for name, _ in own})
+    stamps = {
+        role.name: _stamps(
+            settings,
+            settings.group("status"),
+            [
+                TopicPartition(name, number, place.done)
+                for (name, number), place in stand[role.name].items()
+                if place.lag and kept.get(name) is not None
+            ],
+        )
+        for role in reading
+    }
     found = []
     for lag in _lags(settings, reading, stand):
-        topic = next(each for each in topics.TOPICS.values() if settings.topic(each) == lag.topic)
-        if topic.compacted:
+        hours = kept.get(lag.topic)
+        if hours is None:
             found.append(lag)
             continue
-        waiting = [
-            TopicPartition(lag.topic, number, place.done)
-            for (name, number), place in stand[lag.role].items()
-            if name == lag.topic and place.lag
-        ]
-        ages = [moment - stamp / 1000 for stamp in _timestamps(settings, waiting)]
-        left = topic.retention_days * 24 - max([0.0, *ages]) / 3600
-        found.append(replace(lag, hours_to_age_out=round(left, 1)))
+        own = [moment - stamp / 1000 for (name, _), stamp in stamps[lag.role].items() if name == lag.topic]
+        left = round(hours - max([0.0, *own]) / 3600, 1)
+        deleted = sum(place.deleted for (name, _), place in stand[lag.role].items() if name == lag.topic)
+        late = lag.records > 0 and left < min(_LATE_HOURS, hours / 2)
+        state: Retention = "lost" if deleted else "late" if late else "kept"
+        found.append(replace(lag, hours_to_age_out=left, deleted_unread=deleted, retention=state))
     return found
+
+
+def _retention(settings: Settings, names: set[str]) -> dict[str, float]:
+    """For how many hours the broker keeps each topic now; without those that it keeps for ever."""
+    try:
+        found = TopicAdmin(settings).found(names)
+    except (KafkaAwayError, TopicsError) as error:
+        raise LagUnknownError(str(error)) from None
+    return {
+        name: int(it.config["retention.ms"]) / 3_600_000
+        for name, it in found.items()
+        if "delete" in it.config["cleanup.policy"] and int(it.config["retention.ms"]) >= 0
+    }
 
 
 def _lags(settings: Settings, reading: Sequence[Role], stand: Mapping[str, Mapping[Key, Place]]) -> list[Lag]:

@@ -28,8 +28,6 @@ _SAMPLE: Final = 1.0
 # This many deaths within this time: it runs at the moment, but it will not last.
 _UNSTEADY_DEATHS: Final = 3
 _UNSTEADY_SECONDS: Final = 300
-# Less than this until Kafka deletes what waits: a day is what it takes to notice and mend.
-_AGES_OUT_HOURS: Final = 24.0
 _TAIL: Final = 8  # log lines shown of a process that fails
 
 State = Literal["healthy", "starting", "failing", "stopped", "away"]
@@ -87,12 +85,8 @@ def status(stack: Stack, started_at: int = 0, sample: float = _SAMPLE) -> Status
                 notes.append(str(error))
         store = pool.submit(_store, stack).result() if up else None
         marks, progress = speed.result()
-    late = [each for each in lag if each.records and (each.hours_to_age_out or 1e9) < _AGES_OUT_HOURS]
-    notes += [
-        f"{each.topic}: what waits for {each.role} is deleted by Kafka in {each.hours_to_age_out} h: let the"
-        " role catch up, or give the topic a longer retention.ms"
-        for each in late
-    ]
+    aging = [each for each in lag if each.retention != "kept"]
+    notes += [_aging(each) for each in aging]
     if store is not None and not store.whole:
         notes.append(f"{store.words} (truyvet buckets status)")
     if store is not None and store.full:
@@ -100,9 +94,23 @@ def status(stack: Stack, started_at: int = 0, sample: float = _SAMPLE) -> Status
     if not up and (left := stack.leftovers()):
         pids = ", ".join(str(process.pid) for process in left)
         notes.append(f"the supervisor is gone, but it left processes {pids} behind: `truyvet down` ends them")
-    well = up and all(row.state == "healthy" for row in rows) and not late
+    well = up and all(row.state == "healthy" for row in rows) and not aging
     well = well and (store is None or (store.whole and not store.full))
     return Status(up, well, rows, lag, marks, fresh, progress, notes, store)
+
+
+def _aging(lag: Lag) -> str:
+    if lag.retention == "lost":
+        return (
+            f"{lag.topic}: Kafka has deleted up to {lag.deleted_unread} records that {lag.role} had not read:"
+            " it was behind for longer than retention.ms, and goes on with what is left"
+        )
+    hours = lag.hours_to_age_out or 0.0
+    when = f"in {hours} h" if hours > 0 else "at any moment"
+    return (
+        f"{lag.topic}: Kafka deletes what waits for {lag.role} {when}: let the role catch up; until then set"
+        " a longer retention.ms on the topic (the next truyvet up or topics apply sets it back)"
+    )
 
 
 def _store(stack: Stack) -> StoreStatus | None:

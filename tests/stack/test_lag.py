@@ -6,11 +6,19 @@ import time
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from deploy.local import engines as local
-from deploy.local.lag import LagUnknownError, consumer_lag, freshness, lag_and_age
+from deploy.local.lag import Lag, LagUnknownError, consumer_lag, freshness, lag_and_age
 from deploy.local.roles import ARCHIVE, GATEWAY, INGEST, MATCHER
+from deploy.local.topics import TopicAdmin
 from schemas import topics
 from schemas.settings import Settings
 from schemas.topics import Topic
@@ -37,6 +45,26 @@ def commit(settings: Settings, role: str, topic: Topic, offsets: dict[int, int])
 def _commit_patiently(consumer: Consumer, places: list[TopicPartition]) -> None:
     """A broker that has just started refuses commits while it still loads its groups."""
     consumer.commit(offsets=places, asynchronous=False)
+
+
+def keep(settings: Settings, topic: Topic, retention_ms: int) -> None:
+    """Set retention.ms of a topic, and wait until the broker shows it."""
+    entry = ConfigEntry("retention.ms", str(retention_ms), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, settings.topic(topic), incremental_configs=[entry])
+    client = AdminClient({"bootstrap.servers": settings.kafka_address})
+    for future in client.incremental_alter_configs([resource]).values():
+        future.result(10)
+    deadline = time.monotonic() + 10
+    while TopicAdmin(settings).found({resource.name})[resource.name].config["retention.ms"] != entry.value:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def delete_before(settings: Settings, topic: Topic, offset: int) -> None:
+    """What retention does, at once: partition 0 begins at this offset."""
+    client = AdminClient({"bootstrap.servers": settings.kafka_address})
+    for future in client.delete_records([TopicPartition(settings.topic(topic), 0, offset)]).values():
+        future.result(10)
 
 
 @pytest.mark.engines
@@ -70,6 +98,29 @@ def test_hours_until_what_waits_ages_out(settings: Settings) -> None:
     assert hours(topics.VISITS) == 7 * 24 - 1.5
     commit(settings, ARCHIVE.name, topics.VISITS, {0: 3, 2: 1})
     assert hours(topics.VISITS) == 7 * 24
+
+
+@pytest.mark.engines
+def test_what_ages_out_soon_is_late_and_what_kafka_deleted_unread_is_lost(settings: Settings) -> None:
+    now = time.time()
+    write(settings, topics.VISITS, {0: [7 * 86_400 - 3600, 60, 30]}, now)
+    commit(settings, ARCHIVE.name, topics.VISITS, {0: 0})
+
+    def visits() -> Lag:
+        name = settings.topic(topics.VISITS)
+        (found,) = [each for each in lag_and_age(settings, now) if each.topic == name]
+        return found
+
+    assert (visits().hours_to_age_out, visits().retention) == (1.0, "late")
+    keep(settings, topics.VISITS, 10 * 86_400_000)  # as the operator may
+    assert (visits().hours_to_age_out, visits().retention) == (73.0, "kept")
+    keep(settings, topics.VISITS, -1)
+    assert (visits().hours_to_age_out, visits().retention) == (None, "kept")
+    keep(settings, topics.VISITS, 7 * 86_400_000)
+    delete_before(settings, topics.VISITS, 2)
+    assert (visits().records, visits().deleted_unread, visits().retention) == (1, 2, "lost")
+    commit(settings, ARCHIVE.name, topics.VISITS, {0: 3})
+    assert (visits().records, visits().deleted_unread, visits().retention) == (0, 0, "kept")
 
 
 @pytest.mark.engines

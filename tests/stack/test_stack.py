@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -191,6 +192,42 @@ def test_the_folder_is_enough_for_status_logs_and_down(
     assert {each["name"] for each in document["processes"]} >= {"redis", "gateway", "ingest-0"}
     table = run(cli.commands, ["status", *data])
     assert table.exit_code == 0 and "healthy" in table.stdout, table.stdout
+
+    store = redis.Redis.from_url(stack.settings.redis_url)
+    used = document["store"]["used"]
+    assert document["store"]["whole"] is True and used > 0
+    store.config_set("maxmemory", used * 10)
+    # as the matcher leaves it while it rebuilds
+    rebuild: dict[Any, Any] = {"epoch": 2, "status": "lost", "reason": "emptied"}
+    rebuild |= {"step": "marks", "done": 3, "total": 9}
+    store.hset("s:{0}", mapping=rebuild)
+    old = round((time.time() - 7 * 86_400 + 7_200) * 1000)
+    producer = Producer({"bootstrap.servers": stack.settings.kafka_address, "acks": "all"})
+    producer.produce(stack.settings.topic(topics.VISITS), b"x", partition=0, timestamp=old)
+    assert producer.flush(10) == 0
+    degraded = run(cli.commands, ["status", "--json", *data])
+    assert degraded.exit_code == 1
+    document = orjson.loads(degraded.stdout)
+    assert document["healthy"] is False
+    redis_is = document["store"]
+    assert (redis_is["whole"], redis_is["most"], redis_is["full"]) == (False, used * 10, False)
+    assert (redis_is["step"], redis_is["done"], redis_is["total"]) == ("marks", 3, 9)
+    visits = [each for each in document["lag"] if each["topic"] == stack.settings.topic(topics.VISITS)]
+    assert [(each["hours_to_age_out"], each["retention"]) for each in visits] == [(2.0, "late")]
+    table = run(cli.commands, ["status", *data], env={"COLUMNS": "200"})
+    assert table.exit_code == 1
+    for words in (
+        "2 h, late",
+        "matching is degraded (emptied)",
+        "marks 3/9",
+        "in 2.0 h: let the role catch up",
+    ):
+        assert words in table.stdout, table.stdout
+    store.hset("s:{0}", "status", "ready")
+    store.config_set("maxmemory", 1)
+    full = run(cli.commands, ["status", "--json", *data])
+    assert full.exit_code == 1 and orjson.loads(full.stdout)["store"]["full"] is True
+    store.config_set("maxmemory", 0)
 
     log = run(cli.commands, ["logs", "ingest", "-n", "5", *data])
     assert log.exit_code == 0 and "tiny role on" in log.stdout
