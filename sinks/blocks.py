@@ -3,9 +3,9 @@
 A refused block is halved until the rows are found that are refused alone. That is safe at any point: a half
 that went in and comes again after a crash merges away.
 
-A row is called refused only when the table is known to take others: some row of the block, or one that the
-table already has, inserted once more (it merges away). A table that takes nothing is configured wrongly, and
-to put all that comes aside would be a loss.
+A row is called refused only when the table is known to take others: some row of the block, or else one that
+the table already has, inserted once more (it merges away). A table that takes nothing is configured wrongly,
+and to put all that comes aside would be a loss.
 """
 
 from __future__ import annotations
@@ -107,12 +107,11 @@ class Inserter:
             return self.attempt(table, [column[low:high] for column in columns], tries)
 
         def takes() -> bool:
-            step = max(1, count // _SPREAD)
-            witnesses = [
-                *self._some(table),
-                *([column[row : row + 1] for column in columns] for row in range(0, count, step)),
-            ]
-            return any(self.attempt(table, witness, 1) is None for witness in witnesses)
+            spread = range(0, count, max(1, count // _SPREAD))
+            rows = ([column[row : row + 1] for column in columns] for row in spread)
+            return any(self.attempt(table, row, 1) is None for row in rows) or any(
+                self.takes_again(table, row) for row in range(_WITNESSES)
+            )
 
         with self._patience.searching():
             try:
@@ -141,16 +140,23 @@ class Inserter:
             return refused.error
         return None
 
-    def _some(self, table: str) -> list[Columns]:
-        """Some rows that the table has, each as a block."""
-        found: list[Sequence[Any]] = []
-        query = f"SELECT {', '.join(COLUMNS[table])} FROM {table} LIMIT {_WITNESSES}"  # noqa: S608 (constants)
+    def takes_again(self, table: str, row: int) -> bool:
+        """Whether the table takes one of the rows that it has, the `row`th, once more. Raises ArchiveError,
+        EndedError.
 
-        def select() -> None:
-            found[:] = self._client.execute(query)
+        In one statement, without a wait between reading and writing: a person who is erased meanwhile must
+        not come back with it.
+        """
+        names, found = ", ".join(COLUMNS[table]), list[Sequence[Any]]()
+        some = f"SELECT {names} FROM {table} LIMIT 1 OFFSET {row:d}"  # noqa: S608 (constants, a number)
 
+        def again() -> None:
+            found[:] = self._client.execute(f"SELECT count() FROM ({some})")  # noqa: S608
+            self._client.execute(f"INSERT INTO {table} ({names}) {some}")
+
+        self._beat()
         try:
-            self._patience.do(f"read rows of {table}", select, self._sleep)
+            self._patience.do(f"try a row of {table}", again, self._sleep, 1)
         except RefusedError:
-            return []
-        return [[[cell] for cell in row] for row in found]
+            return False
+        return found == [(1,)]

@@ -251,10 +251,11 @@ def test_every_table_takes_a_row_of_its_own_once_more(settings: Settings) -> Non
     before = archive(settings)
     with _inserter(settings) as inserter:
         for table in COLUMNS:
-            witnesses = inserter._some(table)
-            assert witnesses, table
-            assert [inserter.attempt(table, each, 1) for each in witnesses] == [None] * len(witnesses), table
+            assert inserter.takes_again(table, 0), table
+            assert not inserter.takes_again(table, 1_000), "it has not so many"
     assert archive(settings) == before
+    with constrained(settings, "visits", "person = 0"), _inserter(settings) as inserter:
+        assert not inserter.takes_again("visits", 0)
 
 
 def _make_tables(settings: Settings) -> None:
