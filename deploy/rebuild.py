@@ -41,7 +41,7 @@ from schemas.events import VISITS, Case, Exposure, VenueWarning
 from schemas.settings import Settings
 from stream_processors.cases import CaseRecord, Cases, CaseTopics, read_case_record
 from stream_processors.erasing import read_erased, restore
-from stream_processors.guard import READY, StoreLostError
+from stream_processors.guard import READY
 from stream_processors.layout import KINDS, Layout
 from stream_processors.matching import Decision, Key, Standing, Warned
 from stream_processors.metrics import Metrics
@@ -49,7 +49,7 @@ from stream_processors.outputs import DurableProducer, PublishError, Transaction
 from stream_processors.positions import committed_offsets, position_name
 from stream_processors.published import standing_of, warned_of
 from stream_processors.roles import group_topics, transactional_id
-from stream_processors.scripts import connect
+from stream_processors.servers import StoreLostError, connect
 from stream_processors.store import MarkRow, Store
 from stream_processors.venues import VenueTable
 
@@ -125,8 +125,7 @@ class _Rebuild:
         self._clock_ms = clock_ms
         self._progress = progress
         self._store = _store(settings, clock_ms)
-        self._redis = connect(settings.redis_url)
-        self._lock = self._redis.lock(_LOCK, timeout=_LOCK_S, blocking=False)
+        self._servers = connect(settings.redis_url)
 
     async def run(self) -> bool:
         """All steps, once nobody else is at it."""
@@ -136,6 +135,8 @@ class _Rebuild:
                 committed_offsets, settings.kafka_address, group_topics(settings)
             )
             state = await self._store.open(committed)
+            redis = await self._servers.of(_LOCK)
+            self._lock = redis.lock(_LOCK, timeout=_LOCK_S, blocking=False)
             while state.status != READY:
                 if await self._lock.acquire():
                     try:
@@ -148,7 +149,7 @@ class _Rebuild:
             return False
         finally:
             await self._store.close()
-            await self._redis.aclose()
+            await self._servers.aclose()
 
     async def _release(self) -> None:
         try:

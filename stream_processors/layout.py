@@ -9,6 +9,7 @@ compare versions as text.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -62,10 +63,14 @@ def read_case(record: bytes) -> Case:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Keys and expiries for a number of shards and a retention in days."""
+    """Keys and expiries for a number of shards and a retention in days.
+
+    `split`: a call may be about one shard only, since shards are on different nodes of a Redis Cluster.
+    """
 
     shards: int
     retention_days: int
+    split: bool = False
 
     def _shard(self, text: str) -> int:
         return zlib.crc32(text.encode()) % self.shards
@@ -99,10 +104,18 @@ class Layout:
         """HASH: `r` highest record, `s` subject, `v:` and a code for every venue the case ever touched."""
         return f"k:{{{self._shard(case_id)}}}:{case_id}"
 
+    def by_shard(self, texts: Iterable[str]) -> dict[int, list[int]]:
+        """Positions of venues, or of persons, by the shard that they are in."""
+        found: dict[int, list[int]] = {}
+        for position, text in enumerate(texts):
+            found.setdefault(self._shard(text), []).append(position)
+        return found
+
     @property
-    def erased(self) -> str:
-        """HASH: who was erased up to which hour; one for all shards, since a chunk's scans are one call."""
-        return "x:{0}"
+    def erased(self) -> list[str]:
+        """HASH: who was erased up to which hour. One for all shards, since a chunk's scans are one call;
+        where calls are split, the same in every shard."""
+        return [f"x:{{{shard}}}" for shard in range(self.shards if self.split else 1)]
 
     def state(self, shard: int) -> str:
         """HASH: `epoch`, and by partition how far the store was told; of shard 0 also how it stands."""

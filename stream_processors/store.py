@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final, Literal, NamedTuple
 
 import msgpack
-from redis.asyncio import Redis
 
 from schemas.events import Case
 from stream_processors.guard import Guard, StoreState
@@ -33,6 +32,7 @@ from stream_processors.layout import (
 from stream_processors.matching import Decision, Key, Standing, Warned
 from stream_processors.presence import Mark
 from stream_processors.scripts import OnFull, Scripts
+from stream_processors.servers import Servers
 
 # Lua's unpack holds about 8,000 values: a bucket may take two of them a mark
 _MARKS_A_CALL: Final = 2_000
@@ -42,6 +42,7 @@ REDELIVERY: Final = "r"
 DUPLICATE: Final = "d"
 ERASED: Final = "e"
 
+Call = tuple[str, Sequence[str], list[Any]]  # a script, its keys, its arguments
 CaseVerdict = Literal["set", "same", "lower", "conflict", "subject"]
 
 
@@ -82,10 +83,12 @@ class Store:
     hears of it. Every step raises StoreLostError when Redis is not of the epoch that `open` found.
     """
 
-    def __init__(self, redis: Redis, layout: Layout, clock_ms: Callable[[], int], on_full: OnFull) -> None:
-        self.layout = layout
-        self.guard = Guard(redis, layout, clock_ms)
-        self._scripts = Scripts(redis, on_full)
+    def __init__(
+        self, servers: Servers, layout: Layout, clock_ms: Callable[[], int], on_full: OnFull
+    ) -> None:
+        self.layout = replace(layout, split=servers.clustered)
+        self.guard = Guard(servers, self.layout, clock_ms)
+        self._scripts = Scripts(servers, on_full)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -119,6 +122,8 @@ class Store:
 
     async def add_scans(self, rows: Sequence[MarkRow], flag_venues: Sequence[str], now_ms: int) -> Ingested:
         """Both steps of every scan of a chunk: marks and flags first, then index and cases."""
+        if self.layout.split:
+            return await self._add_by_shard(rows, flag_venues, now_ms)
         verdicts: list[str] = []
         flags: dict[str, list[Case]] = {}
         cases: dict[str, list[Case]] = {}
@@ -132,6 +137,40 @@ class Store:
             verdicts += _in_order(marked[0].decode(), order)
             for index, fields in marked[1]:
                 flags[flag_venues[index]] = [read_case(record) for record in fields[1::2]]
+            for index, fields in found:
+                cases[persons[index]] = [read_case(record) for record in fields[1::2]]
+        return Ingested("".join(verdicts), flags, cases)
+
+    async def _add_by_shard(
+        self, rows: Sequence[MarkRow], flag_venues: Sequence[str], now_ms: int
+    ) -> Ingested:
+        """add_scans where a call may touch one shard only: all marks, then all indexes. A venue's flags are
+        read in the call that adds its marks; those of the places above it may be read before."""
+        layout, calls = self.layout, list[Call]()
+        verdicts = [""] * len(rows)
+        flags: dict[str, list[Case]] = {}
+        cases: dict[str, list[Case]] = {}
+        at_venues = layout.by_shard(row.venue for row in rows)
+        watched = layout.by_shard(flag_venues)
+        orders: list[tuple[list[int], list[str]]] = []
+        for shard in at_venues.keys() | watched.keys():
+            here = [flag_venues[place] for place in watched.get(shard, ())]
+            for part in _parts(at_venues.get(shard, [])):
+                request, order = self._marks_request([rows[position] for position in part], here)
+                orders.append(([part[place] for place in order], here))
+                calls.append(("add_marks", [layout.state(shard)], [request]))
+        for (positions, here), (said, found) in zip(orders, await self._scripts.run_all(calls), strict=True):
+            for position, verdict in zip(positions, said.decode(), strict=True):
+                verdicts[position] = verdict
+            for index, fields in found:
+                flags[here[index]] = [read_case(record) for record in fields[1::2]]
+        calls, people = [], list[list[str]]()
+        for shard, of_persons in layout.by_shard(row.person for row in rows).items():
+            for part in _parts(of_persons):
+                request, persons = self._persons_request([rows[position] for position in part], now_ms)
+                people.append(persons)
+                calls.append(("add_index", [layout.state(shard)], [request]))
+        for persons, found in zip(people, await self._scripts.run_all(calls), strict=True):
             for index, fields in found:
                 cases[persons[index]] = [read_case(record) for record in fields[1::2]]
         return Ingested("".join(verdicts), flags, cases)
@@ -197,7 +236,7 @@ class Store:
 
     async def _refuse(self, field: bytes, last_hour: int, until_s: int, now_ms: int) -> None:
         arguments = [field, last_hour, until_s, now_ms // 1000]
-        await self._scripts.run("set_erased", [self.layout.erased], arguments)
+        await self._scripts.run_all([("set_erased", [key], list(arguments)) for key in self.layout.erased])
 
     async def index_of(self, person: str, last_hour: int, remove: bool = False) -> list[tuple[int, str]]:
         """The (hour, venue) pairs of the person's index up to this hour; `remove`: they are gone then."""
@@ -210,7 +249,7 @@ class Store:
         field, by_venue = bytes.fromhex(person), dict[str, list[str]]()
         for hour, venue in places:
             by_venue.setdefault(venue, []).append(self.layout.bucket(venue, hour))
-        calls: list[tuple[str, Sequence[str], list[Any]]] = [
+        calls: list[Call] = [
             ("erase_marks", keys[start : start + _MARKS_A_CALL], [field])
             for keys in by_venue.values()
             for start in range(0, len(keys), _MARKS_A_CALL)
@@ -220,7 +259,9 @@ class Store:
     async def flagged(self, venue: str) -> list[Case]:
         """The cases that a venue is flagged with."""
         verdicts_and_flags = await self._scripts.run(
-            "add_marks", (), [msgpack.packb([[], [self.layout.flags(venue)]], use_bin_type=False)]
+            "add_marks",
+            [self.layout.flags(venue)],
+            [msgpack.packb([[], [self.layout.flags(venue)]], use_bin_type=False)],
         )
         return [read_case(record) for _, fields in verdicts_and_flags[1] for record in fields[1::2]]
 
@@ -351,6 +392,11 @@ class Store:
             calm = Warned(warned.version, warned.status, warned.presences, warned.contacts)
             arguments += [warning_field(day), pack_warned(warned), pack_warned(calm)]
         await self._scripts.run("clear_pending", [self.layout.entries(venue, case_id)], arguments)
+
+
+def _parts(positions: list[int]) -> list[list[int]]:
+    """As many as a call takes; one part when there are none, as flags are asked for all the same."""
+    return [positions[at : at + _MARKS_A_CALL] for at in range(0, len(positions) or 1, _MARKS_A_CALL)]
 
 
 def _in_order(verdicts: str, order: Sequence[int]) -> list[str]:

@@ -12,13 +12,13 @@ local function hour_of(entry)
     local a, b, c, d = byte(entry, 1, 4)
     return ((a * 256 + b) * 256 + c) * 256 + d
 end
-local any_erased = call('EXISTS', 'x:{0}') == 1
+local any_erased = call('EXISTS', erased) == 1
 local at = 1
 while entries[at] do
     local key, expire_at, first, last = entries[at], entries[at + 1], at + 3, at + 2 + entries[at + 2]
     local added = 0
     -- of a person who was erased, entries up to that hour are left out
-    local limit = any_erased and call('HGET', 'x:{0}', 'i' .. string.sub(key, -16))
+    local limit = any_erased and call('HGET', erased, 'i' .. string.sub(key, -16))
     limit = limit and tonumber(string.sub(limit, 1, 12))
     for i = first, last do
         if not limit or hour_of(entries[i]) > limit then

@@ -23,7 +23,7 @@ from schemas import topics
 from schemas.settings import Settings
 from stream_processors.erasing import restore
 from stream_processors.layout import Layout
-from stream_processors.scripts import connect
+from stream_processors.servers import connect
 from stream_processors.store import ERASED, NEW, MarkRow, Store
 from tests.stream.harness import HOUR, MINUTE, Installation, installed, now_ms, person
 
