@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import Any, Final
 
 from redis import Redis, RedisCluster
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
 from schemas.settings import redis_cluster
@@ -48,16 +47,15 @@ def store_client(url: str, seconds: float) -> Redis | RedisCluster:
     nodes = redis_cluster(url)
     if nodes is None:
         return Redis.from_url(url, socket_timeout=seconds, socket_connect_timeout=seconds)
-    for node in nodes[:-1]:
-        with contextlib.suppress(RedisError):
-            return _cluster_client(node, seconds)
-    return _cluster_client(nodes[-1], seconds)
-
-
-def _cluster_client(node: str, seconds: float) -> RedisCluster:
-    return RedisCluster.from_url(
-        node, socket_timeout=seconds, socket_connect_timeout=seconds, retry=Retry(NoBackoff(), 0)
-    )
+    refusal = RedisError("no node is named")
+    for node in nodes:
+        try:
+            return RedisCluster.from_url(
+                node, socket_timeout=seconds, socket_connect_timeout=seconds, retry=Retry(NoBackoff(), 0)
+            )
+        except (RedisError, RedisClusterException) as error:
+            refusal = RedisError(str(error))
+    raise refusal
 
 
 def store_status(redis: Redis | RedisCluster) -> StoreStatus:

@@ -145,6 +145,17 @@ def test_an_address_of_the_wrong_kind_is_one_clear_line(
     health.redis_answers(settings.redis_url)
 
 
+def test_a_cluster_that_is_away_is_one_clear_line(redis_nodes: redis_cluster.Nodes) -> None:
+    nobody, _ = local.free_ports(2)
+    away = f"redis+cluster://127.0.0.1:{nobody}"
+    with pytest.raises(RedisError, match=str(nobody)):
+        store_client(away, 1.0)
+    with pytest.raises(health.NotHealthyError, match=str(nobody)):
+        health.redis_answers(away)
+    with store_client(f"{away},127.0.0.1:{redis_nodes.ports[0]}", 1.0) as client:  # the other one tells
+        assert store_status(client).most == 0
+
+
 @dataclass
 class Cluster:
     """A cluster whose nodes can be killed."""
