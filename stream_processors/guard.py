@@ -126,7 +126,11 @@ class Guard:
 
     async def _fields(self, shards: range | None = None) -> list[dict[str, str]]:
         keys = [self._layout.state(shard) for shard in shards or range(self._layout.shards)]
-        replies = await self._servers.execute([(key, ("HGETALL", key)) for key in keys])
+        asked = [(key, ("HGETALL", key)) for key in keys]
+        # The first shard first, also where others are on other nodes: it is the last to say that an epoch has
+        # begun everywhere, so what is read after it is of that epoch.
+        replies = await self._servers.execute(asked[:1])
+        replies += await self._servers.execute(asked[1:]) if asked[1:] else []
         if error := next((reply for reply in replies if isinstance(reply, Exception)), None):
             raise error
         return [_text(each) for each in replies]
