@@ -5,13 +5,12 @@ Every write is a merge, so every step may be repeated; a caller that is not sure
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import msgpack
+import numpy as np
 from redis.asyncio import Redis
 
 from schemas.events import Case
@@ -19,7 +18,6 @@ from stream_processors.guard import Guard, StoreState
 from stream_processors.layout import (
     Layout,
     exposure_field,
-    index_entry,
     marks_of,
     pack_standing,
     pack_warned,
@@ -32,6 +30,7 @@ from stream_processors.layout import (
 )
 from stream_processors.matching import Decision, Key, Standing, Warned
 from stream_processors.presence import Mark
+from stream_processors.requests import Marks, gather, marks_request, persons_request
 from stream_processors.scripts import OnFull, Scripts
 
 # Lua's unpack holds about 8,000 values: a bucket may take two of them a mark
@@ -43,17 +42,6 @@ DUPLICATE: Final = "d"
 ERASED: Final = "e"
 
 CaseVerdict = Literal["set", "same", "lower", "conflict", "subject"]
-
-
-class MarkRow(NamedTuple):
-    """One scan as the store sees it (a tuple: made a million times a minute)."""
-
-    scan_id: str
-    person: str
-    venue: str
-    hour: int
-    minute: int  # in the hour
-    kind: int
 
 
 @dataclass(slots=True)
@@ -117,73 +105,29 @@ class Store:
 
     # --- a scan -------------------------------------------------------------------------------
 
-    async def add_scans(self, rows: Sequence[MarkRow], flag_venues: Sequence[str], now_ms: int) -> Ingested:
+    async def add_scans(self, marks: Marks, flag_venues: Sequence[str], now_ms: int) -> Ingested:
         """Both steps of every scan of a chunk: marks and flags first, then index and cases."""
         verdicts: list[str] = []
         flags: dict[str, list[Case]] = {}
         cases: dict[str, list[Case]] = {}
-        for start in range(0, len(rows), _MARKS_A_CALL):
-            part = rows[start : start + _MARKS_A_CALL]
-            marks_request, order = self._marks_request(part, flag_venues)
-            persons_request, persons = self._persons_request(part, now_ms)
+        for start in range(0, len(marks), _MARKS_A_CALL):
+            part = marks[start : start + _MARKS_A_CALL]
+            buckets = gather(self.layout, part)
             marked, found = await self._scripts.run_all(
-                [("add_marks", (), [marks_request]), ("add_index", (), [persons_request])]
+                [
+                    ("add_marks", (), [marks_request(self.layout, part, buckets, flag_venues)]),
+                    ("add_index", (), [persons_request(self.layout, part, buckets, now_ms)]),
+                ]
             )
-            verdicts += _in_order(marked[0].decode(), order)
+            placed = np.empty(len(part), np.uint8)
+            placed[buckets.order] = np.frombuffer(marked[0], np.uint8)
+            verdicts.append(placed.tobytes().decode())
             for index, fields in marked[1]:
                 flags[flag_venues[index]] = [read_case(record) for record in fields[1::2]]
             for index, fields in found:
-                cases[persons[index]] = [read_case(record) for record in fields[1::2]]
+                person = part.persons[buckets.order[index]]
+                cases[person] = [read_case(record) for record in fields[1::2]]
         return Ingested("".join(verdicts), flags, cases)
-
-    def _marks_request(self, rows: Sequence[MarkRow], flag_venues: Sequence[str]) -> tuple[bytes, list[int]]:
-        """The argument of add_marks, and for each mark of it the position of its row."""
-        layout = self.layout
-        buckets: dict[tuple[str, int], list[Any]] = {}
-        positions: dict[tuple[str, int], list[int]] = {}
-        fromhex, crc32 = bytes.fromhex, zlib.crc32
-        for position, (scan_id, person, venue, hour, minute, kind) in enumerate(rows):
-            at = (venue, hour)
-            bucket = buckets.get(at)
-            if bucket is None:
-                bucket = buckets[at] = [layout.bucket(venue, hour), layout.bucket_expiry(hour), 0]
-                positions[at] = []
-            bucket.append(fromhex(person))
-            # mark_byte and tag of the layout, written out: this line runs for every scan
-            bucket.append((kind << 38 | minute << 32 | crc32(scan_id.encode())).to_bytes(5, "big"))
-            positions[at].append(position)
-        flat: list[Any] = []
-        for at, bucket in buckets.items():
-            bucket[2] = len(positions[at])
-            flat += bucket
-        request = [flat, [layout.flags(venue) for venue in flag_venues]]
-        # raw strings: Lua's unpacker gives them back byte for byte
-        packed: bytes = msgpack.packb(request, use_bin_type=False)
-        return packed, [position for at in buckets for position in positions[at]]
-
-    def _persons_request(self, rows: Sequence[MarkRow], now_ms: int) -> tuple[bytes, list[str]]:
-        layout = self.layout
-        entries: dict[str, list[Any]] = {}
-        case_keys: list[str] = []
-        known: dict[tuple[int, str], tuple[int, bytes]] = {}
-        for _, person, venue, hour, _, _ in rows:
-            place = known.get((hour, venue))
-            if place is None:
-                place = known[hour, venue] = (layout.bucket_expiry(hour), index_entry(hour, venue))
-            entry = entries.get(person)
-            if entry is None:
-                index_key, case_key = layout.person_keys(person)
-                entries[person] = [index_key, place[0], 1, place[1]]
-                case_keys.append(case_key)
-                continue
-            entry[1] = max(entry[1], place[0])
-            if place[1] not in entry:
-                entry.append(place[1])
-                entry[2] += 1
-        flat = list(chain.from_iterable(entries.values()))
-        request = [flat, case_keys, max(layout.oldest_hour(now_ms), 0).to_bytes(4, "big")]
-        packed: bytes = msgpack.packb(request, use_bin_type=False)
-        return packed, list(entries)
 
     # --- a person who is erased ---------------------------------------------------------------
 
@@ -351,11 +295,3 @@ class Store:
             calm = Warned(warned.version, warned.status, warned.presences, warned.contacts)
             arguments += [warning_field(day), pack_warned(warned), pack_warned(calm)]
         await self._scripts.run("clear_pending", [self.layout.entries(venue, case_id)], arguments)
-
-
-def _in_order(verdicts: str, order: Sequence[int]) -> list[str]:
-    """Verdicts given bucket by bucket, put back in the order of the rows."""
-    placed = [""] * len(order)
-    for position, verdict in zip(order, verdicts, strict=True):
-        placed[position] = verdict
-    return placed
