@@ -306,9 +306,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scaling", type=Path, default=SCALING, help="what benchmarks.scaling has written")
-    parser.add_argument(
-        "--page", type=Path, help="write into this page (docs/PERFORMANCE.md); default: show only"
-    )
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page to write into")
+    parser.add_argument("--quick", action="store_true", help="show only")
     for each in fields(Assumptions):
         kind = int if isinstance(each.default, int) else float
         parser.add_argument(f"--{each.name.replace('_', '-')}", type=kind, default=each.default)
@@ -316,7 +315,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = Assumptions(**{each.name: getattr(chosen, each.name) for each in fields(Assumptions)})
     try:
         computed = page(json.loads(chosen.scaling.read_text()), given)
-        if chosen.page:
+        if not chosen.quick:
             chosen.page.write_text(put(chosen.page.read_text(), computed))
     except (OSError, ValueError) as error:
         parser.error(str(error))

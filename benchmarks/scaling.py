@@ -333,13 +333,13 @@ def tables(found: Mapping[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run it; `--quick` only shows that it works, and writes where `--out` says."""
+    """Run it; `--quick` only shows that it works, and writes nothing unless `--out` says where."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scans", type=int, default=300_000)
     parser.add_argument("--quick", action="store_true", help="few scans, few runs")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of scaling.json and scaling.md")
+    parser.add_argument("--out", type=Path, help=f"folder of scaling.json and scaling.md; default {OUT}")
     chosen = parser.parse_args(argv)
     count = min(chosen.scans, 20_000) if chosen.quick else chosen.scans
     given = make_input(count, time.time_ns() // 1_000_000)
@@ -356,9 +356,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             urls = {"one Redis": f"redis://127.0.0.1:{port}/0", "cluster of 3": nodes.url}
             stores = {"one Redis": (port,), "cluster of 3": nodes.ports}
             found = measured(Place(kafka, folder, urls, stores, clickhouse), given, chosen.quick)
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    (chosen.out / "scaling.json").write_text(json.dumps(found, indent=2) + "\n")
-    (chosen.out / "scaling.md").write_text(tables(found))
+    if out := chosen.out or (None if chosen.quick else OUT):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "scaling.json").write_text(json.dumps(found, indent=2) + "\n")
+        (out / "scaling.md").write_text(tables(found))
     print(tables(found))
     return 0
 

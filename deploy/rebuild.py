@@ -48,9 +48,10 @@ from stream_processors.metrics import Metrics
 from stream_processors.outputs import DurableProducer, PublishError, TransactionalProducer
 from stream_processors.positions import committed_offsets, position_name
 from stream_processors.published import standing_of, warned_of
+from stream_processors.requests import MarkRow, Marks
 from stream_processors.roles import group_topics, transactional_id
 from stream_processors.servers import StoreLostError, connect
-from stream_processors.store import MarkRow, Store
+from stream_processors.store import Store
 from stream_processors.venues import VenueTable
 
 log: Final = logging.getLogger("truyvet.rebuild")
@@ -228,7 +229,7 @@ class _Rebuild:
         count = 0
         batches = _batches(rows, _MARKS_A_CALL)
         while batch := await asyncio.to_thread(next, batches, None):
-            await self._store.add_scans(batch, [], self._clock_ms())
+            await self._store.add_scans(Marks.of(batch), [], self._clock_ms())
             count += len(batch)
         return count
 

@@ -5,20 +5,19 @@ Every write is a merge, so every step may be repeated; a caller that is not sure
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import msgpack
+import numpy as np
+from numpy.typing import NDArray
 
 from schemas.events import Case
 from stream_processors.guard import Guard, StoreState
 from stream_processors.layout import (
     Layout,
     exposure_field,
-    index_entry,
     marks_of,
     pack_standing,
     pack_warned,
@@ -31,6 +30,7 @@ from stream_processors.layout import (
 )
 from stream_processors.matching import Decision, Key, Standing, Warned
 from stream_processors.presence import Mark
+from stream_processors.requests import Marks, gather, marks_request, persons_request
 from stream_processors.scripts import OnFull, Scripts
 from stream_processors.servers import Servers
 
@@ -44,17 +44,6 @@ ERASED: Final = "e"
 
 Call = tuple[str, Sequence[str], list[Any]]  # a script, its keys, its arguments
 CaseVerdict = Literal["set", "same", "lower", "conflict", "subject"]
-
-
-class MarkRow(NamedTuple):
-    """One scan as the store sees it (a tuple: made a million times a minute)."""
-
-    scan_id: str
-    person: str
-    venue: str
-    hour: int
-    minute: int  # in the hour
-    kind: int
 
 
 @dataclass(slots=True)
@@ -120,109 +109,67 @@ class Store:
 
     # --- a scan -------------------------------------------------------------------------------
 
-    async def add_scans(self, rows: Sequence[MarkRow], flag_venues: Sequence[str], now_ms: int) -> Ingested:
+    async def add_scans(self, marks: Marks, flag_venues: Sequence[str], now_ms: int) -> Ingested:
         """Both steps of every scan of a chunk: marks and flags first, then index and cases."""
         if self.layout.split:
-            return await self._add_by_shard(rows, flag_venues, now_ms)
+            return await self._add_by_shard(marks, flag_venues, now_ms)
         verdicts: list[str] = []
         flags: dict[str, list[Case]] = {}
         cases: dict[str, list[Case]] = {}
-        for start in range(0, len(rows), _MARKS_A_CALL):
-            part = rows[start : start + _MARKS_A_CALL]
-            marks_request, order = self._marks_request(part, flag_venues)
-            persons_request, persons = self._persons_request(part, now_ms)
+        for start in range(0, len(marks), _MARKS_A_CALL):
+            part = marks[start : start + _MARKS_A_CALL]
+            buckets = gather(self.layout, part)
             marked, found = await self._scripts.run_all(
-                [("add_marks", (), [marks_request]), ("add_index", (), [persons_request])]
+                [
+                    ("add_marks", (), [marks_request(self.layout, part, buckets, flag_venues)]),
+                    ("add_index", (), [persons_request(self.layout, part, buckets, now_ms)]),
+                ]
             )
-            verdicts += _in_order(marked[0].decode(), order)
+            placed = np.empty(len(part), np.uint8)
+            placed[buckets.order] = np.frombuffer(marked[0], np.uint8)
+            verdicts.append(placed.tobytes().decode())
             for index, fields in marked[1]:
                 flags[flag_venues[index]] = [read_case(record) for record in fields[1::2]]
             for index, fields in found:
-                cases[persons[index]] = [read_case(record) for record in fields[1::2]]
+                person = part.persons[buckets.order[index]]
+                cases[person] = [read_case(record) for record in fields[1::2]]
         return Ingested("".join(verdicts), flags, cases)
 
-    async def _add_by_shard(
-        self, rows: Sequence[MarkRow], flag_venues: Sequence[str], now_ms: int
-    ) -> Ingested:
+    async def _add_by_shard(self, marks: Marks, flag_venues: Sequence[str], now_ms: int) -> Ingested:
         """add_scans where a call may touch one shard only: all marks, then all indexes. A venue's flags are
         read in the call that adds its marks; those of the places above it may be read before."""
         layout, calls = self.layout, list[Call]()
-        verdicts = [""] * len(rows)
+        verdicts = np.empty(len(marks), np.uint8)
         flags: dict[str, list[Case]] = {}
         cases: dict[str, list[Case]] = {}
-        at_venues = layout.by_shard(row.venue for row in rows)
-        watched = layout.by_shard(flag_venues)
-        orders: list[tuple[list[int], list[str]]] = []
+        at_venues, watched = layout.by_shard(marks.venues), layout.by_shard(flag_venues)
+        asked: list[tuple[NDArray[np.int64], list[str]]] = []
         for shard in at_venues.keys() | watched.keys():
             here = [flag_venues[place] for place in watched.get(shard, ())]
             for part in _parts(at_venues.get(shard, [])):
-                request, order = self._marks_request([rows[position] for position in part], here)
-                orders.append(([part[place] for place in order], here))
-                calls.append(("add_marks", [layout.state(shard)], [request]))
-        for (positions, here), (said, found) in zip(orders, await self._scripts.run_all(calls), strict=True):
-            for position, verdict in zip(positions, said.decode(), strict=True):
-                verdicts[position] = verdict
+                some = marks.take(part)
+                buckets = gather(layout, some)
+                asked.append((np.array(part, np.int64)[buckets.order], here))
+                calls.append(
+                    ("add_marks", [layout.state(shard)], [marks_request(layout, some, buckets, here)])
+                )
+        for (order, here), (said, found) in zip(asked, await self._scripts.run_all(calls), strict=True):
+            verdicts[order] = np.frombuffer(said, np.uint8)
             for index, fields in found:
                 flags[here[index]] = [read_case(record) for record in fields[1::2]]
         calls, people = [], list[list[str]]()
-        for shard, of_persons in layout.by_shard(row.person for row in rows).items():
+        for shard, of_persons in layout.by_shard(marks.persons).items():
             for part in _parts(of_persons):
-                request, persons = self._persons_request([rows[position] for position in part], now_ms)
-                people.append(persons)
-                calls.append(("add_index", [layout.state(shard)], [request]))
+                some = marks.take(part)
+                buckets = gather(layout, some)
+                people.append([some.persons[place] for place in buckets.order.tolist()])
+                calls.append(
+                    ("add_index", [layout.state(shard)], [persons_request(layout, some, buckets, now_ms)])
+                )
         for persons, found in zip(people, await self._scripts.run_all(calls), strict=True):
             for index, fields in found:
                 cases[persons[index]] = [read_case(record) for record in fields[1::2]]
-        return Ingested("".join(verdicts), flags, cases)
-
-    def _marks_request(self, rows: Sequence[MarkRow], flag_venues: Sequence[str]) -> tuple[bytes, list[int]]:
-        """The argument of add_marks, and for each mark of it the position of its row."""
-        layout = self.layout
-        buckets: dict[tuple[str, int], list[Any]] = {}
-        positions: dict[tuple[str, int], list[int]] = {}
-        fromhex, crc32 = bytes.fromhex, zlib.crc32
-        for position, (scan_id, person, venue, hour, minute, kind) in enumerate(rows):
-            at = (venue, hour)
-            bucket = buckets.get(at)
-            if bucket is None:
-                bucket = buckets[at] = [layout.bucket(venue, hour), layout.bucket_expiry(hour), 0]
-                positions[at] = []
-            bucket.append(fromhex(person))
-            # mark_byte and tag of the layout, written out: this line runs for every scan
-            bucket.append((kind << 38 | minute << 32 | crc32(scan_id.encode())).to_bytes(5, "big"))
-            positions[at].append(position)
-        flat: list[Any] = []
-        for at, bucket in buckets.items():
-            bucket[2] = len(positions[at])
-            flat += bucket
-        request = [flat, [layout.flags(venue) for venue in flag_venues]]
-        # raw strings: Lua's unpacker gives them back byte for byte
-        packed: bytes = msgpack.packb(request, use_bin_type=False)
-        return packed, [position for at in buckets for position in positions[at]]
-
-    def _persons_request(self, rows: Sequence[MarkRow], now_ms: int) -> tuple[bytes, list[str]]:
-        layout = self.layout
-        entries: dict[str, list[Any]] = {}
-        case_keys: list[str] = []
-        known: dict[tuple[int, str], tuple[int, bytes]] = {}
-        for _, person, venue, hour, _, _ in rows:
-            place = known.get((hour, venue))
-            if place is None:
-                place = known[hour, venue] = (layout.bucket_expiry(hour), index_entry(hour, venue))
-            entry = entries.get(person)
-            if entry is None:
-                index_key, case_key = layout.person_keys(person)
-                entries[person] = [index_key, place[0], 1, place[1]]
-                case_keys.append(case_key)
-                continue
-            entry[1] = max(entry[1], place[0])
-            if place[1] not in entry:
-                entry.append(place[1])
-                entry[2] += 1
-        flat = list(chain.from_iterable(entries.values()))
-        request = [flat, case_keys, max(layout.oldest_hour(now_ms), 0).to_bytes(4, "big")]
-        packed: bytes = msgpack.packb(request, use_bin_type=False)
-        return packed, list(entries)
+        return Ingested(verdicts.tobytes().decode(), flags, cases)
 
     # --- a person who is erased ---------------------------------------------------------------
 
@@ -397,11 +344,3 @@ class Store:
 def _parts(positions: list[int]) -> list[list[int]]:
     """As many as a call takes; one part when there are none, as flags are asked for all the same."""
     return [positions[at : at + _MARKS_A_CALL] for at in range(0, len(positions) or 1, _MARKS_A_CALL)]
-
-
-def _in_order(verdicts: str, order: Sequence[int]) -> list[str]:
-    """Verdicts given bucket by bucket, put back in the order of the rows."""
-    placed = [""] * len(order)
-    for position, verdict in zip(order, verdicts, strict=True):
-        placed[position] = verdict
-    return placed

@@ -86,7 +86,7 @@ def test_the_page_says_what_is_computed() -> None:
     found = json.loads(capacity.SCALING.read_text())
     text = capacity.PAGE.read_text()
     assert capacity.put(text, capacity.page(found, Assumptions())) == text, (
-        "run: python -m benchmarks.capacity --page docs/PERFORMANCE.md"
+        "run: python -m benchmarks.capacity"
     )
 
 

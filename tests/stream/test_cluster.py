@@ -23,8 +23,9 @@ from schemas.events import Case
 from schemas.settings import Settings
 from stream_processors.guard import READY
 from stream_processors.layout import Layout
+from stream_processors.requests import MarkRow, Marks
 from stream_processors.servers import StoreLostError, connect
-from stream_processors.store import Ingested, MarkRow, Store
+from stream_processors.store import Ingested, Store
 from tests.stream.harness import HOUR, installed, now_ms, person
 from tests.stream.test_losing_redis import ROLES, buckets, crowd, state, whole
 
@@ -108,7 +109,7 @@ def test_a_cluster_does_what_one_server_does(settings: Settings, clustered: Sett
         for who in people[-5:]:
             await store.refuse_marks(who, hour - 1, now // 1000 + 3600, now)
             await store.refuse_index(who, hour - 1, now // 1000 + 3600, now)
-        found = [await store.add_scans(rows, venues, now) for rows in chunks]
+        found = [await store.add_scans(Marks.of(rows), venues, now) for rows in chunks]
         seen += [await store.index_of(who, hour) for who in people[:9]]
         seen += [await store.marks(venue, range(hour - 3, hour + 1), None) for venue in venues]
         seen += [await store.flagged(venue) for venue in venues]
@@ -253,7 +254,7 @@ def test_a_slot_that_moves_is_waited_for_and_a_new_owner_ends_the_worker(tmp_pat
         async def moved() -> Ingested:
             store = store_at(cluster.nodes.url)
             await store.open({})
-            await store.add_scans(rows[:200], [venue], now)
+            await store.add_scans(Marks.of(rows[:200]), [venue], now)
             names = [told(client, "CLUSTER MYID").decode() for client in (source, target)]
             told(target, "CLUSTER SETSLOT", slot, "IMPORTING", names[0])
             told(source, "CLUSTER SETSLOT", slot, "MIGRATING", names[1])
@@ -265,7 +266,7 @@ def test_a_slot_that_moves_is_waited_for_and_a_new_owner_ends_the_worker(tmp_pat
                 assert told(source, "MIGRATE", *words) == b"OK"
 
             move(keys[::2])
-            adding = asyncio.create_task(store.add_scans(rows, [venue], now))
+            adding = asyncio.create_task(store.add_scans(Marks.of(rows), [venue], now))
             await asyncio.sleep(0.5)
             assert not adding.done()  # neither refused nor sent to where half of the keys are
             assert set(target.scan_iter("?:{3}*")) == {key.encode() for key in keys[::2]}
@@ -279,7 +280,7 @@ def test_a_slot_that_moves_is_waited_for_and_a_new_owner_ends_the_worker(tmp_pat
         async def _again(store: Store) -> Ingested:
             assert (await store.open({})).status == READY  # nothing was lost
             try:
-                return await store.add_scans(rows, [venue], now)
+                return await store.add_scans(Marks.of(rows), [venue], now)
             finally:
                 await store.close()
 
