@@ -65,18 +65,6 @@ class Marks:
             self.kinds[part],
         )
 
-    def take(self, positions: Sequence[int]) -> Marks:
-        """The marks at these positions."""
-        at = np.array(positions, np.int64)
-        return Marks(
-            [self.scan_ids[place] for place in positions],
-            [self.persons[place] for place in positions],
-            [self.venues[place] for place in positions],
-            self.hours[at],
-            self.minutes[at],
-            self.kinds[at],
-        )
-
 
 def _text(text: bytes) -> bytes:
     """A string in msgpack."""
@@ -139,8 +127,8 @@ def gather(layout: Layout, marks: Marks) -> Buckets:
     return Buckets(order, starts.tolist(), counts, places)
 
 
-def marks_request(layout: Layout, marks: Marks, buckets: Buckets, flag_venues: Sequence[str]) -> bytes:
-    """The argument of add_marks."""
+def _mark_rows(marks: Marks, order: NDArray[np.int64]) -> bytes:
+    """Field and value of each mark in msgpack, 15 bytes, in this order."""
     size = len(marks)
     rows = np.empty((size, 15), np.uint8)
     rows[:, 0] = 0xA8
@@ -149,26 +137,117 @@ def marks_request(layout: Layout, marks: Marks, buckets: Buckets, flag_venues: S
     rows[:, 10] = marks.kinds << 6 | marks.minutes
     tags = np.fromiter(map(zlib.crc32, map(str.encode, marks.scan_ids)), np.uint32, size)
     rows[:, 11:] = tags.astype(">u4").view(np.uint8).reshape(size, 4)
-    body = rows[buckets.order].tobytes()
-    parts = [b"\x92", _array(3 * len(buckets.starts) + 2 * size)]
+    return rows[order].tobytes()
+
+
+def _flag_keys(layout: Layout, venues: Sequence[str]) -> bytes:
+    return _array(len(venues)) + b"".join(_text(layout.flags(venue).encode()) for venue in venues)
+
+
+def marks_request(layout: Layout, marks: Marks, buckets: Buckets, flag_venues: Sequence[str]) -> bytes:
+    """The argument of add_marks."""
+    body = _mark_rows(marks, buckets.order)
+    parts = [b"\x92", _array(3 * len(buckets.starts) + 2 * len(marks))]
     for start, count, place in zip(buckets.starts, buckets.counts, buckets.places, strict=True):
         parts += (place[0], b"\xcd", count.to_bytes(2, "big"), body[15 * start : 15 * (start + count)])
-    parts.append(_array(len(flag_venues)))
-    parts += [_text(layout.flags(venue).encode()) for venue in flag_venues]
+    parts.append(_flag_keys(layout, flag_venues))
     return b"".join(parts)
+
+
+class MarksCall(NamedTuple):
+    """add_marks of one shard: its argument; which marks and which venues its reply is about."""
+
+    shard: int
+    request: bytes
+    order: NDArray[np.int64]
+    venues: list[str]
+
+
+def marks_by_shard(
+    layout: Layout, marks: Marks, buckets: Buckets, flag_venues: Sequence[str]
+) -> list[MarksCall]:
+    """marks_request apart for every shard of the venues."""
+    body = _mark_rows(marks, buckets.order)
+    firsts = buckets.order[buckets.starts].tolist()
+    at = layout.by_shard(marks.venues[first] for first in firsts)
+    watched = layout.by_shard(flag_venues)
+    calls = []
+    for shard in at.keys() | watched.keys():
+        mine, size = at.get(shard, []), 0
+        parts, orders = list[bytes](), [buckets.order[:0]]
+        for bucket in mine:
+            start, count = buckets.starts[bucket], buckets.counts[bucket]
+            end, size = start + count, size + count
+            parts += (
+                buckets.places[bucket][0],
+                b"\xcd",
+                count.to_bytes(2, "big"),
+                body[15 * start : 15 * end],
+            )
+            orders.append(buckets.order[start:end])
+        venues = [flag_venues[place] for place in watched.get(shard, ())]
+        head = b"\x92" + _array(3 * len(mine) + 2 * size)
+        request = head + b"".join(parts) + _flag_keys(layout, venues)
+        calls.append(MarksCall(shard, request, np.concatenate(orders), venues))
+    return calls
+
+
+class _People(NamedTuple):
+    """Of the persons of marks, in the order of buckets: digits and shards; and how keys of a shard begin."""
+
+    texts: Bytes
+    shards: NDArray[np.uint32]
+    index_heads: list[bytes]
+    case_heads: list[bytes]
+    floor: bytes
+
+
+def _people(layout: Layout, marks: Marks, buckets: Buckets, now_ms: int) -> _People:
+    texts = np.frombuffer("".join(marks.persons).encode(), np.uint8).reshape(len(marks), 16)[buckets.order]
+    heads = [f"p:{{{shard}}}:".encode() for shard in range(layout.shards)]
+    return _People(
+        texts,
+        _crc32(texts) % np.uint32(layout.shards),
+        [bytes((0xA0 | len(head) + 16,)) + head for head in heads],
+        [bytes((0xA0 | len(head) + 16,)) + b"c" + head[1:] for head in heads],
+        _text(max(layout.oldest_hour(now_ms), 0).to_bytes(4, "big")),
+    )
 
 
 def persons_request(layout: Layout, marks: Marks, buckets: Buckets, now_ms: int) -> bytes:
     """The argument of add_index; its positions are those of `buckets.order`."""
     size = len(marks)
-    texts = np.frombuffer("".join(marks.persons).encode(), np.uint8).reshape(size, 16)[buckets.order]
-    shards = (_crc32(texts) % np.uint32(layout.shards)).tolist()
-    heads = [f"p:{{{shard}}}:".encode() for shard in range(layout.shards)]
-    index = [bytes((0xA0 | len(head) + 16,)) + head for head in heads]
-    cases = [bytes((0xA0 | len(head) + 16,)) + b"c" + head[1:] for head in heads]
-    people = texts.view("S16").ravel().tolist()
+    texts, numbers, index, cases, floor = _people(layout, marks, buckets, now_ms)
+    shards, people = numbers.tolist(), texts.view("S16").ravel().tolist()
     entries = chain.from_iterable(map(repeat, (place[1] for place in buckets.places), buckets.counts))
     parts = chain.from_iterable(zip(map(index.__getitem__, shards), people, entries, strict=True))
     keys = chain.from_iterable(zip(map(cases.__getitem__, shards), people, strict=True))
-    floor = max(layout.oldest_hour(now_ms), 0).to_bytes(4, "big")
-    return b"".join((b"\x93", _array(3 * size), b"".join(parts), _array(size), b"".join(keys), _text(floor)))
+    return b"".join((b"\x93", _array(3 * size), b"".join(parts), _array(size), b"".join(keys), floor))
+
+
+class PersonsCall(NamedTuple):
+    """add_index of one shard: its argument; the persons, as digits, that the positions of its reply mean."""
+
+    shard: int
+    request: bytes
+    persons: list[bytes]
+
+
+def persons_by_shard(layout: Layout, marks: Marks, buckets: Buckets, now_ms: int) -> list[PersonsCall]:
+    """persons_request apart for every shard of the persons."""
+    texts, shards, index, cases, floor = _people(layout, marks, buckets, now_ms)
+    order = np.argsort(shards, kind="stable")
+    people: list[bytes] = np.ascontiguousarray(texts[order]).view("S16").ravel().tolist()
+    entries = list(chain.from_iterable(map(repeat, (place[1] for place in buckets.places), buckets.counts)))
+    calls, end = [], 0
+    for shard, size in enumerate(np.bincount(shards, minlength=layout.shards).tolist()):
+        if not size:
+            continue
+        start, end = end, end + size
+        mine = people[start:end]
+        theirs = [entries[place] for place in order[start:end].tolist()]
+        parts = b"".join(chain.from_iterable(zip(repeat(index[shard], size), mine, theirs, strict=True)))
+        keys = b"".join(chain.from_iterable(zip(repeat(cases[shard], size), mine, strict=True)))
+        request = b"".join((b"\x93", _array(3 * size), parts, _array(size), keys, floor))
+        calls.append(PersonsCall(shard, request, mine))
+    return calls

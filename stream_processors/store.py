@@ -11,7 +11,6 @@ from typing import Any, Final, Literal
 
 import msgpack
 import numpy as np
-from numpy.typing import NDArray
 
 from schemas.events import Case
 from stream_processors.guard import Guard, StoreState
@@ -30,7 +29,14 @@ from stream_processors.layout import (
 )
 from stream_processors.matching import Decision, Key, Standing, Warned
 from stream_processors.presence import Mark
-from stream_processors.requests import Marks, gather, marks_request, persons_request
+from stream_processors.requests import (
+    Marks,
+    gather,
+    marks_by_shard,
+    marks_request,
+    persons_by_shard,
+    persons_request,
+)
 from stream_processors.scripts import OnFull, Scripts
 from stream_processors.servers import Servers
 
@@ -138,37 +144,28 @@ class Store:
     async def _add_by_shard(self, marks: Marks, flag_venues: Sequence[str], now_ms: int) -> Ingested:
         """add_scans where a call may touch one shard only: all marks, then all indexes. A venue's flags are
         read in the call that adds its marks; those of the places above it may be read before."""
-        layout, calls = self.layout, list[Call]()
+        layout = self.layout
         verdicts = np.empty(len(marks), np.uint8)
         flags: dict[str, list[Case]] = {}
         cases: dict[str, list[Case]] = {}
-        at_venues, watched = layout.by_shard(marks.venues), layout.by_shard(flag_venues)
-        asked: list[tuple[NDArray[np.int64], list[str]]] = []
-        for shard in at_venues.keys() | watched.keys():
-            here = [flag_venues[place] for place in watched.get(shard, ())]
-            for part in _parts(at_venues.get(shard, [])):
-                some = marks.take(part)
-                buckets = gather(layout, some)
-                asked.append((np.array(part, np.int64)[buckets.order], here))
-                calls.append(
-                    ("add_marks", [layout.state(shard)], [marks_request(layout, some, buckets, here)])
-                )
-        for (order, here), (said, found) in zip(asked, await self._scripts.run_all(calls), strict=True):
-            verdicts[order] = np.frombuffer(said, np.uint8)
-            for index, fields in found:
-                flags[here[index]] = [read_case(record) for record in fields[1::2]]
-        calls, people = [], list[list[str]]()
-        for shard, of_persons in layout.by_shard(marks.persons).items():
-            for part in _parts(of_persons):
-                some = marks.take(part)
-                buckets = gather(layout, some)
-                people.append([some.persons[place] for place in buckets.order.tolist()])
-                calls.append(
-                    ("add_index", [layout.state(shard)], [persons_request(layout, some, buckets, now_ms)])
-                )
-        for persons, found in zip(people, await self._scripts.run_all(calls), strict=True):
-            for index, fields in found:
-                cases[persons[index]] = [read_case(record) for record in fields[1::2]]
+        for start in range(0, len(marks), _MARKS_A_CALL):
+            part = marks[start : start + _MARKS_A_CALL]
+            buckets = gather(layout, part)
+            marking = marks_by_shard(layout, part, buckets, flag_venues)
+            marked = await self._scripts.run_all(
+                [("add_marks", [layout.state(call.shard)], [call.request]) for call in marking]
+            )
+            for call, (said, found) in zip(marking, marked, strict=True):
+                verdicts[start + call.order] = np.frombuffer(said, np.uint8)
+                for index, fields in found:
+                    flags[call.venues[index]] = [read_case(record) for record in fields[1::2]]
+            indexing = persons_by_shard(layout, part, buckets, now_ms)
+            indexed = await self._scripts.run_all(
+                [("add_index", [layout.state(each.shard)], [each.request]) for each in indexing]
+            )
+            for each, found in zip(indexing, indexed, strict=True):
+                for index, fields in found:
+                    cases[each.persons[index].decode()] = [read_case(record) for record in fields[1::2]]
         return Ingested(verdicts.tobytes().decode(), flags, cases)
 
     # --- a person who is erased ---------------------------------------------------------------
@@ -339,8 +336,3 @@ class Store:
             calm = Warned(warned.version, warned.status, warned.presences, warned.contacts)
             arguments += [warning_field(day), pack_warned(warned), pack_warned(calm)]
         await self._scripts.run("clear_pending", [self.layout.entries(venue, case_id)], arguments)
-
-
-def _parts(positions: list[int]) -> list[list[int]]:
-    """As many as a call takes; one part when there are none, as flags are asked for all the same."""
-    return [positions[at : at + _MARKS_A_CALL] for at in range(0, len(positions) or 1, _MARKS_A_CALL)]
