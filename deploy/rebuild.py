@@ -229,7 +229,7 @@ class _Rebuild:
         count = 0
         batches = _batches(rows, _MARKS_A_CALL)
         while batch := await asyncio.to_thread(next, batches, None):
-            await self._store.add_scans(Marks.of(batch), [], self._clock_ms())
+            await self._store.add_scans(Marks.of(batch), [])
             count += len(batch)
         return count
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from stream_processors.layout import Layout
+from stream_processors.layout import LAYOUT_VERSION, Layout
 from stream_processors.servers import Servers, StoreLostError
 
 log: Final = logging.getLogger(__name__)
@@ -78,6 +78,8 @@ class Guard:
             reason = "Redis holds nothing" if set(epochs) == {None} else "a shard of Redis holds nothing"
         elif len(set(epochs)) > 1:
             reason = "the shards of Redis are of different epochs"
+        elif shards[0].get("layout") != LAYOUT_VERSION:
+            reason = "Redis was filled by a version of Truy vết that lays it out differently"
         elif shards[0].get("status") == READY:
             reason = next(filter(None, (_behind(fields, committed) for fields in shards)), "")
         if reason:
@@ -105,7 +107,8 @@ class Guard:
     async def _begin(self, known: str | None, about: Mapping[str, str]) -> StoreState:
         """A new epoch on every shard. The first shard decides between several who begin one: `known` is what
         was seen there; whoever comes later goes on with what the first made."""
-        fields = [word for item in about.items() for word in item] + ["since", str(self._clock_ms())]
+        whole = {**about, "since": str(self._clock_ms()), "layout": LAYOUT_VERSION}
+        fields = [word for item in whole.items() for word in item]
         arguments = [known or "", uuid.uuid4().hex, *fields]
         key = self._layout.state(0)
         epoch: bytes = await self._servers.one(key, "EVAL", _BEGIN, 1, key, *arguments)

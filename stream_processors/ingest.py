@@ -141,7 +141,7 @@ class Ingest:
         if validated.scans:
             marks = marks_of(validated.scans)
             watched, ancestors = self._watched(marks)
-            found = await self._store.add_scans(marks, watched, self._clock_ms())
+            found = await self._store.add_scans(marks, watched)
             verdicts = found.verdicts
             if ERASED in verdicts:
                 out += self._erased(partition, validated, verdicts)

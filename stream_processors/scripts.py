@@ -21,9 +21,14 @@ _LUA: Final = Path(__file__).parent / "lua"
 _FULL_PAUSE_S: Final = 1.0  # between two tries of a step that a full Redis refused
 
 
+# The scripts that begin with a part of their own that they share.
+_SHARED: Final = {"set_person_case": "_index", "erase_index": "_index"}
+
+
 def source(name: str) -> str:
     """The text of a script as the server gets it: the comparison of epochs, then the step."""
-    return (_LUA / "_guard.lua").read_text() + (_LUA / f"{name}.lua").read_text()
+    parts = ["_guard", *([_SHARED[name]] if name in _SHARED else []), name]
+    return "".join((_LUA / f"{part}.lua").read_text() for part in parts)
 
 
 def state_key(keys: Sequence[str]) -> str:

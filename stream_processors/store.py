@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Final, Literal
 
 import msgpack
 import numpy as np
 
 from schemas.events import Case
+from schemas.times import MS_PER_MINUTE
 from stream_processors.guard import Guard, StoreState
 from stream_processors.layout import (
     Layout,
@@ -21,8 +23,8 @@ from stream_processors.layout import (
     pack_standing,
     pack_warned,
     read_case,
+    read_code,
     read_field,
-    read_index_entry,
     unpack_standing,
     unpack_warned,
     warning_field,
@@ -32,10 +34,8 @@ from stream_processors.presence import Mark
 from stream_processors.requests import (
     Marks,
     gather,
-    marks_by_shard,
-    marks_request,
-    persons_by_shard,
-    persons_request,
+    index_calls,
+    marks_calls,
 )
 from stream_processors.scripts import OnFull, Scripts
 from stream_processors.servers import Servers
@@ -115,35 +115,13 @@ class Store:
 
     # --- a scan -------------------------------------------------------------------------------
 
-    async def add_scans(self, marks: Marks, flag_venues: Sequence[str], now_ms: int) -> Ingested:
-        """Both steps of every scan of a chunk: marks and flags first, then index and cases."""
-        if self.layout.split:
-            return await self._add_by_shard(marks, flag_venues, now_ms)
-        verdicts: list[str] = []
-        flags: dict[str, list[Case]] = {}
-        cases: dict[str, list[Case]] = {}
-        for start in range(0, len(marks), _MARKS_A_CALL):
-            part = marks[start : start + _MARKS_A_CALL]
-            buckets = gather(self.layout, part)
-            marked, found = await self._scripts.run_all(
-                [
-                    ("add_marks", (), [marks_request(self.layout, part, buckets, flag_venues)]),
-                    ("add_index", (), [persons_request(self.layout, part, buckets, now_ms)]),
-                ]
-            )
-            placed = np.empty(len(part), np.uint8)
-            placed[buckets.order] = np.frombuffer(marked[0], np.uint8)
-            verdicts.append(placed.tobytes().decode())
-            for index, fields in marked[1]:
-                flags[flag_venues[index]] = [read_case(record) for record in fields[1::2]]
-            for index, fields in found:
-                person = part.persons[buckets.order[index]]
-                cases[person] = [read_case(record) for record in fields[1::2]]
-        return Ingested("".join(verdicts), flags, cases)
+    async def add_scans(self, marks: Marks, flag_venues: Sequence[str]) -> Ingested:
+        """Both steps of every scan of a chunk: all marks and flags first, then index and cases of those that
+        are no duplicates.
 
-    async def _add_by_shard(self, marks: Marks, flag_venues: Sequence[str], now_ms: int) -> Ingested:
-        """add_scans where a call may touch one shard only: all marks, then all indexes. A venue's flags are
-        read in the call that adds its marks; those of the places above it may be read before."""
+        A venue's flags are read in the call that adds its marks; those of the places above it may be read
+        before.
+        """
         layout = self.layout
         verdicts = np.empty(len(marks), np.uint8)
         flags: dict[str, list[Case]] = {}
@@ -151,7 +129,7 @@ class Store:
         for start in range(0, len(marks), _MARKS_A_CALL):
             part = marks[start : start + _MARKS_A_CALL]
             buckets = gather(layout, part)
-            marking = marks_by_shard(layout, part, buckets, flag_venues)
+            marking = marks_calls(layout, part, buckets, flag_venues)
             marked = await self._scripts.run_all(
                 [("add_marks", [layout.state(call.shard)], [call.request]) for call in marking]
             )
@@ -159,13 +137,19 @@ class Store:
                 verdicts[start + call.order] = np.frombuffer(said, np.uint8)
                 for index, fields in found:
                     flags[call.venues[index]] = [read_case(record) for record in fields[1::2]]
-            indexing = persons_by_shard(layout, part, buckets, now_ms)
-            indexed = await self._scripts.run_all(
-                [("add_index", [layout.state(each.shard)], [each.request]) for each in indexing]
+            told = verdicts[start : start + len(part)]
+            again = told == ord(REDELIVERY)
+            taken = again | (told == ord(NEW))
+            if not taken.any():
+                continue
+            indexing = index_calls(
+                layout, part.where(taken), buckets.venues[taken], buckets.codes, again[taken]
             )
-            for each, found in zip(indexing, indexed, strict=True):
-                for index, fields in found:
-                    cases[each.persons[index].decode()] = [read_case(record) for record in fields[1::2]]
+            indexed = await self._scripts.run_all(
+                [("add_index", [layout.state(call.shard)], [call.request]) for call in indexing]
+            )
+            for person, fields in chain.from_iterable(indexed):
+                cases[person.hex()] = [read_case(record) for record in fields[1::2]]
         return Ingested(verdicts.tobytes().decode(), flags, cases)
 
     # --- a person who is erased ---------------------------------------------------------------
@@ -184,9 +168,13 @@ class Store:
 
     async def index_of(self, person: str, last_hour: int, remove: bool = False) -> list[tuple[int, str]]:
         """The (hour, venue) pairs of the person's index up to this hour; `remove`: they are gone then."""
-        key = self.layout.index(person)
-        entries = await self._scripts.run("erase_index", [key], [last_hour, "1" if remove else ""])
-        return [read_index_entry(entry) for entry in entries]
+        days = range(self.layout.index_days(last_hour * 60 * MS_PER_MINUTE).start, last_hour // 24 + 1)
+        entries = await self._scripts.run(
+            "erase_index",
+            self.layout.index(person, days),
+            [bytes.fromhex(person), last_hour % 24, "1" if remove else ""],
+        )
+        return _places(days, entries)
 
     async def erase_marks(self, person: str, places: Iterable[tuple[int, str]]) -> int:
         """Take the person out of these (hour, venue) buckets; how many marks that were."""
@@ -225,17 +213,23 @@ class Store:
         """Second step: give the person the case; the (hour, venue) pairs of the person's index."""
         assert case.person is not None
         layout = self.layout
+        days = layout.index_days(now_ms)
         entries = await self._scripts.run(
             "set_person_case",
-            [layout.cases(case.person), layout.index(case.person)],
+            [
+                layout.cases(case.person),
+                layout.having_cases(layout.shard(case.person)),
+                *layout.index(case.person, days),
+            ],
             [
                 case.case_id,
                 layout.case_record(case, now_ms),
                 layout.case_expiry(case, now_ms),
                 now_ms // 1000,
+                bytes.fromhex(case.person),
             ],
         )
-        return [read_index_entry(entry) for entry in entries]
+        return _places(days, entries)
 
     async def add_case_venues(
         self, case_id: str, venues: Iterable[str]
@@ -336,3 +330,9 @@ class Store:
             calm = Warned(warned.version, warned.status, warned.presences, warned.contacts)
             arguments += [warning_field(day), pack_warned(warned), pack_warned(calm)]
         await self._scripts.run("clear_pending", [self.layout.entries(venue, case_id)], arguments)
+
+
+def _places(days: range, entries: Sequence[Any]) -> list[tuple[int, str]]:
+    """(hour, venue) of index entries, each pair once."""
+    pairs = zip(entries[::2], entries[1::2], strict=True)
+    return sorted({(days[place] * 24 + tail[0], read_code(tail[1:])) for place, tail in pairs})

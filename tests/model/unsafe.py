@@ -29,16 +29,16 @@ def _settled(decision: Decision) -> Decision:
 class DedupByClaim(Store):
     """A mark that is there already is a duplicate, whoever made it."""
 
-    async def add_scans(self, marks: Marks, flag_venues: Sequence[str], now_ms: int) -> Ingested:
-        found = await super().add_scans(marks, flag_venues, now_ms)
+    async def add_scans(self, marks: Marks, flag_venues: Sequence[str]) -> Ingested:
+        found = await super().add_scans(marks, flag_venues)
         return replace(found, verdicts=found.verdicts.replace("r", "d"))
 
 
 class BlindToFlags(Store):
     """A scan does not look at the flags of its venue."""
 
-    async def add_scans(self, marks: Marks, flag_venues: Sequence[str], now_ms: int) -> Ingested:
-        return replace(await super().add_scans(marks, flag_venues, now_ms), flags={})
+    async def add_scans(self, marks: Marks, flag_venues: Sequence[str]) -> Ingested:
+        return replace(await super().add_scans(marks, flag_venues), flags={})
 
 
 class RecordThenPublish(Store):

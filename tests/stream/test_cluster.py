@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from deploy.local import engines as local
 from deploy.local import health, redis_cluster
 from deploy.local.store import store_client, store_status
+from schemas.codes import ALPHABET
 from schemas.events import Case
 from schemas.settings import Settings
 from stream_processors.guard import READY
@@ -72,7 +73,7 @@ def test_a_cluster_does_what_one_server_does(settings: Settings, clustered: Sett
     """Chunks of random scans with repetitions, cases, flags and erased persons, larger than a call takes."""
     chance = random.Random(5)
     now, hour = now_ms(), now_ms() // HOUR
-    venues = [f"CDEF{number:02d}" for number in range(40)]
+    venues = [f"CDEF{first}{second}" for first in ALPHABET[:4] for second in ALPHABET[:10]]
     people = [person(number) for number in range(1, 300)]
     chunks = [
         [
@@ -109,7 +110,7 @@ def test_a_cluster_does_what_one_server_does(settings: Settings, clustered: Sett
         for who in people[-5:]:
             await store.refuse_marks(who, hour - 1, now // 1000 + 3600, now)
             await store.refuse_index(who, hour - 1, now // 1000 + 3600, now)
-        found = [await store.add_scans(Marks.of(rows), venues, now) for rows in chunks]
+        found = [await store.add_scans(Marks.of(rows), venues) for rows in chunks]
         seen += [await store.index_of(who, hour) for who in people[:9]]
         seen += [await store.marks(venue, range(hour - 3, hour + 1), None) for venue in venues]
         seen += [await store.flagged(venue) for venue in venues]
@@ -242,9 +243,9 @@ def slot_to(cluster: Cluster, slot: int, source: int, target: int) -> None:
 
 
 def test_a_slot_that_moves_is_waited_for_and_a_new_owner_ends_the_worker(tmp_path: Path) -> None:
-    now, hour = now_ms(), now_ms() // HOUR
+    hour = now_ms() // HOUR
     layout = Layout(SHARDS, 30)
-    venue = next(f"CDEF{n}" for n in range(99) if layout.flags(f"CDEF{n}").startswith("f:{3}"))
+    venue = next(f"CDEF{n}{m}" for n in ALPHABET for m in ALPHABET if layout.shard(f"CDEF{n}{m}") == 3)
     rows = [MarkRow(f"s{n}", person(n), venue, hour - n % 3, n % 60, 0) for n in range(500)]
     with cluster_of_its_own(tmp_path / "nodes", 2) as cluster:
         source, target = cluster.nodes.client(0), cluster.nodes.client(1)
@@ -254,7 +255,7 @@ def test_a_slot_that_moves_is_waited_for_and_a_new_owner_ends_the_worker(tmp_pat
         async def moved() -> Ingested:
             store = store_at(cluster.nodes.url)
             await store.open({})
-            await store.add_scans(Marks.of(rows[:200]), [venue], now)
+            await store.add_scans(Marks.of(rows[:200]), [venue])
             names = [told(client, "CLUSTER MYID").decode() for client in (source, target)]
             told(target, "CLUSTER SETSLOT", slot, "IMPORTING", names[0])
             told(source, "CLUSTER SETSLOT", slot, "MIGRATING", names[1])
@@ -266,7 +267,7 @@ def test_a_slot_that_moves_is_waited_for_and_a_new_owner_ends_the_worker(tmp_pat
                 assert told(source, "MIGRATE", *words) == b"OK"
 
             move(keys[::2])
-            adding = asyncio.create_task(store.add_scans(Marks.of(rows), [venue], now))
+            adding = asyncio.create_task(store.add_scans(Marks.of(rows), [venue]))
             await asyncio.sleep(0.5)
             assert not adding.done()  # neither refused nor sent to where half of the keys are
             assert set(target.scan_iter("?:{3}*")) == {key.encode() for key in keys[::2]}
@@ -280,7 +281,7 @@ def test_a_slot_that_moves_is_waited_for_and_a_new_owner_ends_the_worker(tmp_pat
         async def _again(store: Store) -> Ingested:
             assert (await store.open({})).status == READY  # nothing was lost
             try:
-                return await store.add_scans(Marks.of(rows), [venue], now)
+                return await store.add_scans(Marks.of(rows), [venue])
             finally:
                 await store.close()
 

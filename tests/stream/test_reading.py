@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-import zlib
 
 import msgpack
 import numpy as np
@@ -15,7 +14,7 @@ from pydantic import ValidationError
 
 from schemas.events import SCAN
 from schemas.json_text import constant_problem
-from stream_processors.layout import Layout, index_entry, mark_byte, tag
+from stream_processors.layout import Layout, mark_byte, read_code, tag
 from stream_processors.reading import (
     NotReadError,
     Row,
@@ -26,7 +25,7 @@ from stream_processors.reading import (
     row_of,
     well_formed,
 )
-from stream_processors.requests import MarkRow, Marks, gather, marks_request, persons_request
+from stream_processors.requests import MarkRow, Marks, gather, index_calls, marks_calls
 
 GOOD = {
     "scan_id": str(uuid.UUID(int=7)),
@@ -185,52 +184,69 @@ rows = st.builds(
 )
 
 
-@given(st.lists(rows, min_size=1, max_size=40), st.integers(1, 1024), st.data())
+@given(st.lists(rows, min_size=1, max_size=40), st.sampled_from([1, 3, 16, 1024]), st.booleans(), st.data())
 def test_the_scripts_are_asked_for_every_mark_once(
-    some: list[MarkRow], shards: int, data: st.DataObject
+    some: list[MarkRow], shards: int, split: bool, data: st.DataObject
 ) -> None:
     some += data.draw(st.lists(st.sampled_from(some), max_size=10))
-    layout, marks = Layout(shards, 30), Marks.of(some)
+    layout, marks = Layout(shards, 30, split), Marks.of(some)
+    flagged = data.draw(st.lists(st.sampled_from([row.venue for row in some]), unique=True))
     buckets = gather(layout, marks)
-    assert sorted(buckets.order.tolist()) == list(range(len(some)))
-    in_order = [some[at] for at in buckets.order]
-
-    flat, flags = msgpack.unpackb(marks_request(layout, marks, buckets, ["CDEF"]), raw=True)
-    assert flags == [layout.flags("CDEF").encode()]
-    found, at = [], 0
-    while at < len(flat):
-        key, expiry, count = flat[at : at + 3]
-        found += [(key, expiry, *flat[place : place + 2]) for place in range(at + 3, at + 3 + 2 * count, 2)]
-        at += 3 + 2 * count
-    assert found == [
-        (
-            layout.bucket(row.venue, row.hour).encode(),
-            layout.bucket_expiry(row.hour),
-            bytes.fromhex(row.person),
-            bytes((mark_byte(row.kind, row.minute),)) + tag(row.scan_id),
-        )
-        for row in in_order
-    ]
+    seen: list[int] = []
+    asked: list[str] = []
+    for shard, request, order, venues in marks_calls(layout, marks, buckets, flagged):
+        flat, flags = msgpack.unpackb(request, raw=True)
+        assert flags == [layout.flags(venue).encode() for venue in venues]
+        found, at = [], 0
+        while at < len(flat):
+            key, expiry, count = flat[at : at + 3]
+            found += [
+                (key, expiry, *flat[place : place + 2]) for place in range(at + 3, at + 3 + 2 * count, 2)
+            ]
+            at += 3 + 2 * count
+        mine = [some[place] for place in order]
+        assert found == [
+            (
+                layout.bucket(row.venue, row.hour).encode(),
+                b"%d" % layout.bucket_expiry(row.hour),
+                bytes.fromhex(row.person),
+                bytes((mark_byte(row.kind, row.minute),)) + tag(row.scan_id),
+            )
+            for row in mine
+        ]
+        assert not split or {layout.shard(venue) for venue in [*venues, *(row.venue for row in mine)]} == {
+            shard
+        }
+        seen += order.tolist()
+        asked += venues
+    assert sorted(seen) == list(range(len(some)))
+    assert sorted(asked) == sorted(flagged)
     assert len(buckets.counts) == len({(row.venue, row.hour) for row in some})
 
-    entries, cases, floor = msgpack.unpackb(persons_request(layout, marks, buckets, 10**12), raw=True)
-    assert floor == layout.oldest_hour(10**12).to_bytes(4, "big")
-    assert entries == [
-        part
-        for row in in_order
-        for part in (
-            layout.index(row.person).encode(),
-            layout.bucket_expiry(row.hour),
-            index_entry(row.hour, row.venue),
-        )
-    ]
-    assert cases == [layout.cases(row.person).encode() for row in in_order]
-
-
-def test_shards_are_those_of_the_layout() -> None:
-    layout = Layout(16, 30)
-    marks = Marks.of([MarkRow("s", f"{number:016x}", "CDEF", 1, 1, 0) for number in range(500)])
-    entries, _, _ = msgpack.unpackb(persons_request(layout, marks, gather(layout, marks), 0), raw=True)
-    assert entries[::3] == [layout.index(person).encode() for person in marks.persons]
-    assert {zlib.crc32(person.encode()) % 16 for person in marks.persons} == set(range(16))
-    assert isinstance(marks.hours, np.ndarray)
+    again = np.array(data.draw(st.lists(st.booleans(), min_size=len(some), max_size=len(some))))
+    entries, people = [], []
+    for call in index_calls(layout, marks, buckets.venues, buckets.codes, again):
+        lists, persons = msgpack.unpackb(call.request, raw=True)
+        keys = lists[::4]
+        assert len(set(keys)) == len(keys)
+        for key, expiry, *kinds in zip(*(lists[start::4] for start in range(4)), strict=True):
+            day = int(key.rsplit(b":")[-1])
+            assert expiry == b"%d" % layout.index_expiry(day)
+            for known, text in enumerate(kinds):
+                for start in range(0, len(text), 16):
+                    person, hour, code = (
+                        text[start : start + 8],
+                        text[start + 8],
+                        text[start + 9 : start + 16],
+                    )
+                    assert layout.index(person.hex(), range(day, day + 1)) == [key.decode()]
+                    entries.append((person.hex(), day * 24 + hour, read_code(code), bool(known)))
+        for shard, text in zip(persons[::2], persons[1::2], strict=True):
+            known_here = {text[start : start + 8].hex() for start in range(0, len(text), 8)}
+            assert {layout.shard(person) for person in known_here} == {int(shard)}
+            assert not split or int(shard) == call.shard
+            people += sorted(known_here)
+    assert sorted(entries) == sorted(
+        (row.person, row.hour, row.venue, bool(known)) for row, known in zip(some, again, strict=True)
+    )
+    assert sorted(people) == sorted({row.person for row in some})
