@@ -33,5 +33,5 @@ def test_a_worker_that_fails_ends_whatever_it_waits_for(settings: Settings, tmp_
             there.launch(f"ingest:{number}", sys.executable, failing.__file__, how, str(number))
         for number, words in enumerate(("this chunk fails", "the fetch fails")):
             # it starts, joins and fails within half a minute on a busy machine, and is gone 10 s later
-            assert there.running.pop(f"ingest:{number}").wait(60) == 1
+            assert there.running[f"ingest:{number}"].wait(60) == 1
             assert words in (tmp_path / f"ingest{number}.log").read_text()
