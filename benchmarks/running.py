@@ -80,7 +80,7 @@ def wait(until: Callable[[], bool], seconds: float, what: str) -> None:
 def answers(url: str) -> bool:
     """Whether it says 200."""
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 (a URL of ours)
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
