@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint bench chaos setup system clean lock schemas
+.PHONY: help demo test lint bench peers chaos setup system clean lock schemas
 help:
 	@echo "make demo   the whole job on Kafka, Redis and the ClickHouse engine, checked (KEEP=1 leaves it running)"
 	@echo "make test   every test      make lint   ruff, strict types, import direction"
 	@echo "make chaos  ten minutes of killed processes, judged by an oracle (SECONDS=600 SEED=7)"
-	@echo "make bench  a first throughput figure      make lock   pin the dependencies again"
+	@echo "make bench  all measurements, 45 minutes alone for throughput (QUICK=1: a few; PARTS=throughput: only that)"
+	@echo "make lock   pin the dependencies again"
 
 setup: system .venv/.installed deploy/local/kafka/libs/.installed
 
@@ -41,8 +42,28 @@ lint: .venv/.installed
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup
-	@$(BIN)/python -m benchmarks.throughput
+bench: setup peers
+	@$(BIN)/python -m benchmarks $(PARTS) $(if $(QUICK),--quick)
+
+# what the benchmark compares with: packages that users never need
+peers: .venv-bench/.installed benchmarks/kafka_streams/classes/.built
+
+.venv-bench/.installed: requirements-bench.lock
+	@echo "Installing the peers of the benchmark into .venv-bench …"
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-bench.lock
+	@touch $@
+
+benchmarks/kafka_streams/libs/.installed: benchmarks/kafka_streams/pom.xml
+	@echo "Fetching Kafka Streams …"
+	@cd benchmarks/kafka_streams && rm -rf libs.new && mvn -q -B dependency:copy-dependencies -DoutputDirectory=libs.new \
+		|| { rm -rf libs.new; echo "Could not fetch Kafka Streams through Maven: see above; is the network there?"; exit 1; }
+	@cd benchmarks/kafka_streams && rm -rf libs && mv libs.new libs
+	@touch $@
+
+benchmarks/kafka_streams/classes/.built: benchmarks/kafka_streams/libs/.installed $(wildcard benchmarks/kafka_streams/src/*.java)
+	@cd benchmarks/kafka_streams && rm -rf classes && javac -d classes -cp 'libs/*' src/*.java
+	@touch $@
 
 chaos: setup
 	@PYTHONPATH=. $(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
@@ -50,9 +71,10 @@ chaos: setup
 
 lock:
 	uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+	uv pip compile -q --group bench --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-bench.lock
 
 schemas: .venv/.installed
 	@$(BIN)/truyvet schemas export docs/schemas
 
 clean:
-	rm -rf .venv deploy/local/kafka/libs
+	rm -rf .venv .venv-bench deploy/local/kafka/libs benchmarks/kafka_streams/libs benchmarks/kafka_streams/classes

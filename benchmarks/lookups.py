@@ -14,7 +14,7 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -258,7 +258,7 @@ def report(found: list[Size], console: Console) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure the sizes up to --marks and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--marks", type=int, default=10_000_000, help="the largest archive")
@@ -267,7 +267,12 @@ def main() -> None:
         "--data", type=Path, help="folder that keeps the archives; asked again if they are there"
     )
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
-    options = parser.parse_args()
+    parser.add_argument(
+        "--quick", action="store_true", help="a million marks alone; writes to a scratch folder"
+    )
+    options = parser.parse_args(argv)
+    if options.quick:
+        options.marks, options.out = 1_000_000, Path(tempfile.mkdtemp(prefix="bench-"))
     sizes = [options.marks]
     while not options.only and sizes[0] > 1_000_000:
         sizes.insert(0, sizes[0] // 10)

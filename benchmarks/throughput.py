@@ -1,251 +1,188 @@
-"""make bench: the whole ingest job beside a hand-written loop, in one run on the same engines.
+"""The ingest job beside the same work in other frameworks: python -m benchmarks.throughput [--quick]
 
-A speed is the number of visits between the first and the last visit record, by the broker's clock: so the
-start of a process does not count, for either. Figures are ratios of runs in turn; absolute ones belong to the
-machine.
+Read scans, check every field, drop duplicates, keep venue-hour buckets, publish each unique visit, commit
+after durability: the same input, engines and machine for all, in turn, several rounds. What is compared are
+ratios within a round; absolute figures belong to the machine. Writes docs/benchmarks/throughput.json, .md and
+.svg.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import random
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import orjson
 import psutil
-import redis
-from confluent_kafka import Consumer, Producer, TopicPartition
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks import machine, report
+from benchmarks.inputs import make_inputs
+from benchmarks.jobs import BENCH_PYTHON, JOBS, LOOP, OWN, STREAMS, Job
+from benchmarks.measuring import Bench, Engines, Run
+from benchmarks.summary import Row, summarise
 from deploy.local import engines
-from deploy.local.memory import environment_of
-from deploy.local.topics import TopicAdmin
-from producers.venues.register import publish_venues
-from schemas import topics
-from schemas.codes import new_code
-from schemas.events import Venue
 from schemas.settings import Settings
 
-PATIENCE_S = 180.0  # a run that takes longer than this has stalled
-
-JOBS = {
-    "truyvet ingest": [sys.executable, "-m", "truyvet", "run", "ingest"],
-    "hand-written loop": [sys.executable, "-m", "benchmarks.plain_loop"],
-}
+QUICK_SCANS = 60_000
+LEAST_SCANS = 10_000  # below this a run is over before it has begun
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One job over one input."""
-
-    job: str
-    packed: int
-    scans_per_second: float
-    cpu_seconds_per_million: float
-    memory_mb: float
-
-
-def _input(settings: Settings, count: int, packed: int) -> int:
-    """Fill the topic; the number of unique marks in it."""
-    chance = random.Random(7)
-    codes: set[str] = set()
-    for _ in range(900):
-        codes.add(new_code(codes, choose=chance.choice))
-    venues = sorted(codes)
-    publish_venues(
-        settings,
-        [
-            Venue(code=code, name=code, sector="trade", district="hue", department="so-cong-thuong", dwell=60)
-            for code in venues
-        ],
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="benchmarks.throughput", description=__doc__)
+    parser.add_argument("--scans", type=int, help="of the whole input; slow jobs read its beginning")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--packed", type=int, action="append", help="scans a record (default: 1 and 100)")
+    parser.add_argument("--job", action="append", choices=list(JOBS), help="only this one (repeatable)")
+    parser.add_argument(
+        "--quick", action="store_true", help="three minutes, small; writes no results by itself"
     )
-    now = time.time_ns() // 1_000_000
-    producer = Producer(
-        {
-            "bootstrap.servers": settings.kafka_address,
-            "compression.type": "lz4",
-            "linger.ms": 20,
-            "batch.size": 262_144,
-            "queue.buffering.max.messages": 1_000_000,
-        }
-    )
-    marks: set[tuple[str, str, int]] = set()
-    batch: list[bytes] = []
-    for _ in range(count):
-        person = (
-            f"{chance.getrandbits(64):016x}" if chance.random() > 0.5 else f"{chance.randrange(350_000):016x}"
-        )
-        venue = venues[int(chance.random() ** 2 * 900)]
-        at = now - chance.randrange(3_600_000)
-        marks.add((person, venue, at // 60_000))
-        batch.append(
-            orjson.dumps(
-                {
-                    "scan_id": str(uuid.UUID(int=chance.getrandbits(128), version=4)),
-                    "person": person,
-                    "venue": venue,
-                    "scanned_at": at,
-                    "kind": "in",
-                }
-            )
-        )
-        if len(batch) == packed:
-            value = batch[0] if packed == 1 else b"[" + b",".join(batch) + b"]"
-            batch = []
-            while True:
-                try:
-                    producer.produce(settings.topic(topics.SCANS), value)
-                    break
-                except BufferError:
-                    producer.poll(0.1)
-            producer.poll(0)
-    producer.flush(60)
-    return len(marks)
+    parser.add_argument("--out", type=Path, help="folder of the results")
+    options = parser.parse_args(argv)
+    options.scans = options.scans or (QUICK_SCANS if options.quick else 1_000_000)
+    options.rounds = options.rounds or (1 if options.quick else 5)
+    options.packed = options.packed or [1, 100]
+    if options.out is None and not options.quick and options.job is None:
+        options.out = Path("docs/benchmarks")
+    return options
 
 
-def _visits(settings: Settings, expected: int, worker: psutil.Process) -> tuple[float, int, float, float]:
-    """Read visits until the expected number of marks is there: (seconds, visits between, CPU, memory)."""
-    name = settings.topic(topics.VISITS)
-    consumer = Consumer(
-        {
-            "bootstrap.servers": settings.kafka_address,
-            "group.id": uuid.uuid4().hex,
-            "auto.offset.reset": "earliest",
-            "enable.auto.commit": False,
-        }
-    )
-    consumer.assign([TopicPartition(name, number, 0) for number in range(topics.VISITS.partitions)])
-    found, first_count = 0, 0
-    first = last = 0
-    deadline = time.monotonic() + PATIENCE_S
-    cpu_before = cpu = 0.0
-    memory = 0
-    while found < expected:
-        if time.monotonic() > deadline or worker.status() == psutil.STATUS_ZOMBIE:
-            raise SystemExit(f"the job stopped at {found} of {expected} visits")
-        for message in consumer.consume(1000, 0.5):
-            if message.error() is not None:
-                continue
-            count = (message.value() or b"").count(b'"scan_id"')
-            stamp = message.timestamp()[1]
-            if not first:
-                first, first_count = stamp, count
-                cpu_before = sum(worker.cpu_times()[:2])
-            found += count
-            first, last = min(first, stamp), max(last, stamp)
-        memory = max(memory, worker.memory_info().rss)
-    cpu = sum(worker.cpu_times()[:2]) - cpu_before
-    consumer.close()
-    if found != expected:
-        raise SystemExit(f"{found} visits instead of {expected}: the run does not count")
-    return (last - first) / 1000, found - first_count, cpu, memory / 1e6
+def chosen_jobs(names: Sequence[str] | None, console: Console) -> list[Job]:
+    """Those named, or all; what cannot run here is said and left out."""
+    jobs = []
+    for job in JOBS.values():
+        if names and job.name not in names:
+            continue
+        if why := job.missing():
+            console.print(f"[yellow]{job.name}: left out, {why}[/]")
+        else:
+            jobs.append(job)
+    return jobs
 
 
-def _run(base: Settings, job: str, count: int, packed: int) -> Run:
-    settings = base.model_copy(update={"topic_prefix": f"b{uuid.uuid4().hex[:6]}."})
-    admin = TopicAdmin(settings)
-    admin.apply()
-    store = redis.Redis.from_url(settings.redis_url)
-    store.flushdb()
-    expected = _input(settings, count, packed)
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [*JOBS[job], *([str(1000 // packed)] if "loop" in job else [])],
-            env={**os.environ, **environment_of(settings)},
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            seconds, visits, cpu, memory = _visits(settings, expected, psutil.Process(process.pid))
-        except BaseException:
-            log.seek(0)
-            sys.stderr.write(log.read().decode(errors="replace")[-3000:])
-            raise
-        finally:
-            process.terminate()
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(5)
-    admin.delete()
-    return Run(job, packed, visits / seconds, cpu / count * 1e6, memory)
+def size(job: Job, scans: int) -> int:
+    """How many scans a job reads."""
+    return min(scans, max(LEAST_SCANS, round(scans * job.share)))
 
 
-def main() -> None:
-    """Run the benchmark and show the table; --json FILE keeps the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scans", type=int, default=400_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    chosen = parser.parse_args()
-    runs: list[Run] = []
-    console = Console()
-    with tempfile.TemporaryDirectory() as folder:
+def measure(
+    options: argparse.Namespace, jobs: Sequence[Job], console: Console
+) -> tuple[list[list[Run]], machine.Watch]:
+    """All rounds, in turn; each round begins with another job, so that no place in the order is for ever."""
+    rounds: list[list[Run]] = []
+    watch = machine.Watch()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         kafka, controller, redis_port = engines.free_ports(3)
         launches = [
             engines.kafka(Path(folder) / "kafka", kafka, controller),
             engines.redis(Path(folder) / "redis", redis_port),
         ]
         with engines.scratch(launches, Path(folder) / "logs"), Progress(console=console) as progress:
-            settings = Settings(
+            base = Settings(
                 kafka=f"127.0.0.1:{kafka}",
                 redis=f"redis://127.0.0.1:{redis_port}/0",
                 metrics_port=engines.free_base((0,)),
             )
-            task = progress.add_task("rounds", total=chosen.rounds * 2 * len(JOBS))
-            for _ in range(chosen.rounds):
-                for packed in (1, 100):
-                    for job in JOBS:
-                        progress.update(task, description=f"{job}, {packed} a record")
-                        runs.append(_run(settings, job, chosen.scans, packed))
-                        progress.advance(task)
-    rows = _summary(runs)
-    table = Table("job", "scans a record", "scans/s, median (range)", "ratio", "CPU s a million", "memory MB")
-    for row in rows:
-        table.add_row(*(str(row[key]) for key in ("job", "packed", "speed", "ratio", "cpu", "memory")))
-    console.print(table)
-    console.print(
-        f"{chosen.scans:,} scans a run, {chosen.rounds} rounds in turn; ratio: against the loop, same run"
-    )
-    if chosen.json:
-        chosen.json.write_text(json.dumps(rows, indent=2) + "\n")
-
-
-def _summary(runs: list[Run]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for packed in (1, 100):
-        peer = [
-            run.scans_per_second for run in runs if run.packed == packed and run.job == "hand-written loop"
-        ]
-        for job in JOBS:
-            own = [run for run in runs if run.packed == packed and run.job == job]
-            speeds = [run.scans_per_second for run in own]
-            ratio = statistics.median(a / b for a, b in zip(speeds, peer, strict=True))
-            rows.append(
-                {
-                    "job": job,
-                    "packed": packed,
-                    "speed": f"{statistics.median(speeds):,.0f} ({min(speeds):,.0f}-{max(speeds):,.0f})",
-                    "ratio": round(ratio, 2),
-                    "cpu": round(statistics.median(run.cpu_seconds_per_million for run in own), 1),
-                    "memory": round(max(run.memory_mb for run in own)),
-                }
+            sizes = [(size(job, options.scans), packed) for job in jobs for packed in options.packed]
+            task = progress.add_task("input", total=max(count for count, _ in sizes))
+            inputs = make_inputs(base, sizes, lambda more: progress.advance(task, more))
+            bench = Bench(base.kafka_address, _processes())
+            progress.update(
+                task,
+                total=options.rounds * len(options.packed) * len(jobs),
+                completed=0,
+                description="rounds",
             )
-    return rows
+            for number in range(options.rounds):
+                runs: list[Run] = []
+                if (look := watch.look()).why:
+                    console.print(f"[yellow]round {number + 1} is not quiet: {look.why}[/]")
+                turn = number % len(jobs)
+                for packed in options.packed:
+                    for job in (*jobs[turn:], *jobs[:turn]):
+                        progress.update(task, description=f"{number + 1}: {job.name}, {packed} a record")
+                        run = bench.run(job, inputs[size(job, options.scans), packed])
+                        said = (
+                            run.problem or f"{run.scans_per_second:,.0f} scans/s, others {run.others:.1f} s"
+                        )
+                        console.print(f"{number + 1}  {job.name}, {packed} a record: {said}", highlight=False)
+                        runs.append(run)
+                        progress.advance(task)
+                rounds.append(runs)
+    return rounds, watch
+
+
+def _processes() -> Engines:
+    below = {child.name(): child for child in psutil.Process().children()}
+    return Engines(below["java"], below["redis-server"])
+
+
+def about(options: argparse.Namespace, jobs: Sequence[Job], watch: machine.Watch) -> list[str]:
+    """How it was measured, for people."""
+    there = machine.describe()
+    noisy = [(number, look.why) for number, look in enumerate(watch.looks, 1) if look.why]
+    lines = [
+        f"{datetime.now(UTC):%Y-%m-%d}, {there['cpu']}, {there['cores']} cores, {there['memory GiB']} GiB, "
+        f"{there['system']}; broker, Redis and the job share them.",
+        f"{options.rounds} rounds in turn; ratios are taken within a round, against the {LOOP}.",
+        "Machine quiet before each round."
+        if not noisy
+        else "Not quiet: " + "; ".join(f"round {number}: {why}" for number, why in noisy) + ".",
+    ]
+    lines += [f"{job.name}: {job.about}." for job in jobs]
+    pairs = versions(jobs).items()
+    return [*lines, "Versions: " + ", ".join(f"{name} {version}" for name, version in pairs) + "."]
+
+
+def versions(jobs: Sequence[Job]) -> dict[str, str]:
+    """Of everything that was compared."""
+    jars = sorted((STREAMS / "libs").glob("kafka-streams-*.jar")) + sorted(
+        (STREAMS / "libs").glob("rocksdbjni-*.jar")
+    )
+    kafka = sorted((engines.KAFKA_HOME / "libs").glob("kafka-server-[0-9]*.jar"))
+    others = [(BENCH_PYTHON, job.package) for job in jobs if job.package]
+    return machine.versions([*kafka, *jars], others)
+
+
+def write(
+    folder: Path,
+    rows: Sequence[Row],
+    rounds: Sequence[Sequence[Run]],
+    watch: machine.Watch,
+    notes: Sequence[str],
+) -> None:
+    """throughput.json, .md and .svg."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "throughput.json").write_text(
+        report.figures(rows, rounds, watch.looks, {"machine": machine.describe(), "about": list(notes)})
+    )
+    (folder / "throughput.md").write_text(report.markdown(rows, notes))
+    report.picture(rows, OWN, folder / "throughput.svg")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, show the table, write the results; 1 when a run is void."""
+    options = parse(sys.argv[1:] if argv is None else argv)
+    console = Console()
+    jobs = chosen_jobs(options.job, console)
+    rounds, watch = measure(options, jobs, console)
+    rows = summarise(rounds, LOOP)
+    table = Table(*report.HEADS)
+    for row in rows:
+        table.add_row(*report.cells(row))
+    console.print(table)
+    notes = about(options, jobs, watch)
+    console.print(notes[2])
+    if options.out:
+        write(options.out, rows, rounds, watch, notes)
+        console.print(f"written to {options.out}")
+    return 1 if any(row.void for row in rows) else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -42,10 +42,10 @@ from schemas.events import Case, Exposure
 from schemas.settings import Settings
 from schemas.topics import DAY_MS, SCANS_REJECTED, Topic
 from sinks.connection import connect as connect_archive
-from stream_processors.guard import READY, StoreLostError
+from stream_processors.guard import READY
 from stream_processors.layout import Layout
 from stream_processors.positions import committed_offsets, position_name
-from stream_processors.scripts import connect
+from stream_processors.servers import StoreLostError, connect
 from stream_processors.store import Store
 from stream_processors.touches import Touch, touched_records
 from stream_processors.validation import FUTURE_TOLERANCE_MS
@@ -124,7 +124,7 @@ class _Erasing:
         self._person = person
         self._clock_ms = clock_ms
         self._tell = tell
-        self._redis = connect(settings.redis_url)
+        self._servers = connect(settings.redis_url)
         layout = Layout(settings.redis_shards, settings.retention_days)
         self._store = Store(connect(settings.redis_url), layout, clock_ms, lambda _: None)
         # a mutation of a large archive takes minutes, and is waited for
@@ -150,7 +150,7 @@ class _Erasing:
             return done
         finally:
             await self._store.close()
-            await self._redis.aclose()
+            await self._servers.aclose()
             self._archive.disconnect()
 
     async def _open(self) -> None:
@@ -231,10 +231,11 @@ class _Erasing:
         places = set(await store.index_of(person, last_hour)) | self._archived_places(last_hour)
         done.marks = await store.erase_marks(person, places)
         await store.index_of(person, last_hour, remove=True)
-        with contextlib.suppress(
-            RedisError
-        ):  # one may be under way: the log of commands is written anew then
-            await self._redis.bgrewriteaof()
+        for redis in await self._servers.all():
+            with contextlib.suppress(
+                RedisError
+            ):  # one may be under way: the log of commands is written anew then
+                await redis.bgrewriteaof()
         self._tell(f"{done.marks} marks are out of Redis")
         ends = self._publish(  # (4)
             [

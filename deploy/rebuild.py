@@ -41,16 +41,17 @@ from schemas.events import VISITS, Case, Exposure, VenueWarning
 from schemas.settings import Settings
 from stream_processors.cases import CaseRecord, Cases, CaseTopics, read_case_record
 from stream_processors.erasing import read_erased, restore
-from stream_processors.guard import READY, StoreLostError
+from stream_processors.guard import READY
 from stream_processors.layout import KINDS, Layout
 from stream_processors.matching import Decision, Key, Standing, Warned
 from stream_processors.metrics import Metrics
 from stream_processors.outputs import DurableProducer, PublishError, TransactionalProducer
 from stream_processors.positions import committed_offsets, position_name
 from stream_processors.published import standing_of, warned_of
+from stream_processors.requests import MarkRow, Marks
 from stream_processors.roles import group_topics, transactional_id
-from stream_processors.scripts import connect
-from stream_processors.store import MarkRow, Store
+from stream_processors.servers import StoreLostError, connect
+from stream_processors.store import Store
 from stream_processors.venues import VenueTable
 
 log: Final = logging.getLogger("truyvet.rebuild")
@@ -125,8 +126,7 @@ class _Rebuild:
         self._clock_ms = clock_ms
         self._progress = progress
         self._store = _store(settings, clock_ms)
-        self._redis = connect(settings.redis_url)
-        self._lock = self._redis.lock(_LOCK, timeout=_LOCK_S, blocking=False)
+        self._servers = connect(settings.redis_url)
 
     async def run(self) -> bool:
         """All steps, once nobody else is at it."""
@@ -136,6 +136,8 @@ class _Rebuild:
                 committed_offsets, settings.kafka_address, group_topics(settings)
             )
             state = await self._store.open(committed)
+            redis = await self._servers.of(_LOCK)
+            self._lock = redis.lock(_LOCK, timeout=_LOCK_S, blocking=False)
             while state.status != READY:
                 if await self._lock.acquire():
                     try:
@@ -148,7 +150,7 @@ class _Rebuild:
             return False
         finally:
             await self._store.close()
-            await self._redis.aclose()
+            await self._servers.aclose()
 
     async def _release(self) -> None:
         try:
@@ -227,7 +229,7 @@ class _Rebuild:
         count = 0
         batches = _batches(rows, _MARKS_A_CALL)
         while batch := await asyncio.to_thread(next, batches, None):
-            await self._store.add_scans(batch, [], self._clock_ms())
+            await self._store.add_scans(Marks.of(batch), [])
             count += len(batch)
         return count
 

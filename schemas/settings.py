@@ -19,6 +19,16 @@ class SettingsError(ValueError):
     """A setting is missing or wrong; the message names each one, a line a setting."""
 
 
+def redis_cluster(url: str) -> list[str] | None:
+    """The URL of each node that the URL of a Redis Cluster names; None when it is not one's."""
+    scheme, _, rest = url.partition("://")
+    kind, plus, cluster = scheme.partition("+")
+    if (plus, cluster) != ("+", "cluster"):
+        return None
+    credentials, at, nodes = rest.rpartition("@")
+    return [f"{kind}://{credentials}{at}{node}" for node in nodes.rstrip("/").split(",")]
+
+
 class Settings(BaseSettings):
     """Everything that differs between a laptop, a province and a country.
 
@@ -32,7 +42,7 @@ class Settings(BaseSettings):
 
     kafka: str = ""  # host:port[,host:port]; empty: embedded
     kafka_port: Port = 19092
-    redis: str = ""  # redis://host:port/db; empty: embedded
+    redis: str = ""  # redis://host:port/db or redis+cluster://host:port[,host:port]; empty: embedded
     redis_port: Port = 16379
     redis_shards: Annotated[int, Field(ge=1, le=1024)] = 16
     redis_maxmemory: Annotated[str, Field(pattern=r"^[0-9]+(b|kb?|mb?|gb?)?$")] = "2gb"  # embedded; 0: none
@@ -100,19 +110,22 @@ class Settings(BaseSettings):
     @field_validator("redis", "clickhouse")
     @classmethod
     def _url(cls, url: str) -> str:
-        if url:
-            parts = urlsplit(url)
+        for node in redis_cluster(url) or ([url] if url else ()):
+            parts = urlsplit(node)
             try:
                 port = parts.port
             except ValueError:
                 port = None
+            in_cluster = redis_cluster(url) is not None
             if (
-                parts.scheme not in {"redis", "rediss", "clickhouse", "clickhouses"}
+                (in_cluster and parts.path not in {"", "/0"})  # a cluster has no other database
+                or parts.scheme not in {"redis", "rediss", "clickhouse", "clickhouses"}
                 or not parts.hostname
                 or not port
             ):
                 raise ValueError(
-                    f"{url!r} is not like redis://host:port/0 or clickhouse://user:password@host:port/db"
+                    f"{url!r} is not like redis://host:port/0, redis+cluster://host:port,host:port or"
+                    " clickhouse://user:password@host:port/db"
                 )
         return url
 

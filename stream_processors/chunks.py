@@ -153,10 +153,15 @@ class ChunkApp(faust.App):  # type: ignore[misc]
     closing: Callable[[], Awaitable[None]]
     committing: Callable[[Mapping[int, int]], Awaitable[bool]]  # partition → next offset; whether to commit
     draining: Callable[[], Awaitable[None]]
+    failing: Callable[[], None]  # the app fails, whichever of its parts began it; may be called again
 
     def _new_transport(self) -> ChunkTransport:
         forgive_header_names()
         return ChunkTransport(self.conf.broker_consumer, self, loop=self.loop)
+
+    def _crash(self, reason: BaseException) -> None:
+        self.failing()
+        super()._crash(reason)
 
     async def on_start(self) -> None:
         """Open before the consumer starts."""

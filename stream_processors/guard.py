@@ -6,6 +6,7 @@ Redis can be wiped, replaced by an old file, or fail over to a replica that lags
   a wiped store answers STORELOST instead of pretending to be empty.
 - **The server's run id**. Every new connection compares it, so a worker never goes on with another server
   process than the one that answered its chunks: it ends, and what it had not committed is delivered again.
+  In a Redis Cluster that is each node's; a slot that another node answers for ends the worker as well.
 - **Positions**. Before a worker commits an offset to Kafka, it writes it into `s:{shard}`, behind everything
   that the offset vouches for. Redis loses the end of its writes or all of them, never some in between; so
   when a worker starts and Kafka has committed more than Redis was told, Redis has lost something. When it
@@ -23,12 +24,10 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Final, Literal
 
-from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
-
-from stream_processors.layout import Layout
+from stream_processors.layout import LAYOUT_VERSION, Layout
+from stream_processors.servers import Servers, StoreLostError
 
 log: Final = logging.getLogger(__name__)
 
@@ -38,10 +37,6 @@ LOST: Final = "lost"
 _LUA: Final = Path(__file__).parent / "lua"
 _BEGIN: Final = (_LUA / "_begin_epoch.lua").read_text()
 _SPREAD: Final = (_LUA / "_spread_epoch.lua").read_text()
-
-
-class StoreLostError(RuntimeError):
-    """Redis is not the store that the worker knows; it ends, and finds out at its next start what is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,31 +52,11 @@ class StoreState:
     total: int = 0
 
 
-class SameServer:
-    """Refuses a connection to another server process than the first one's."""
-
-    def __init__(self) -> None:
-        self.run_id: str | None = None
-
-    async def connected(self, connection: AbstractConnection) -> None:
-        """Greet as usual, then compare. Raises StoreLostError."""
-        await connection.on_connect()
-        await connection.send_command("INFO", "server")
-        said = await connection.read_response()
-        text = said.decode() if isinstance(said, bytes) else str(said)
-        found = next((line[7:].strip() for line in text.splitlines() if line.startswith("run_id:")), "")
-        if self.run_id is None:
-            self.run_id = found
-        elif found != self.run_id:
-            await connection.disconnect()  # else it would serve the next command without having been compared
-            raise StoreLostError("Redis was restarted or replaced: this worker begins again with the new one")
-
-
 class Guard:
     """The keys `s:` of all shards; the first shard's also says how it stands."""
 
-    def __init__(self, redis: Redis, layout: Layout, clock_ms: Callable[[], int]) -> None:
-        self._redis = redis
+    def __init__(self, servers: Servers, layout: Layout, clock_ms: Callable[[], int]) -> None:
+        self._servers = servers
         self._layout = layout
         self._clock_ms = clock_ms
 
@@ -103,6 +78,8 @@ class Guard:
             reason = "Redis holds nothing" if set(epochs) == {None} else "a shard of Redis holds nothing"
         elif len(set(epochs)) > 1:
             reason = "the shards of Redis are of different epochs"
+        elif shards[0].get("layout") != LAYOUT_VERSION:
+            reason = "Redis was filled by a version of Truy vết that lays it out differently"
         elif shards[0].get("status") == READY:
             reason = next(filter(None, (_behind(fields, committed) for fields in shards)), "")
         if reason:
@@ -111,11 +88,16 @@ class Guard:
         return _state(shards[0])
 
     async def state(self) -> StoreState:
-        """How it stands. Raises StoreLostError when there is nothing."""
-        fields = _text(await cast(Any, self._redis.hgetall(self._layout.state(0))))
-        if "epoch" not in fields:
+        """How it stands. Raises StoreLostError when there is nothing.
+
+        Of a cluster every shard is asked, as a node may be lost that holds nothing of the first one.
+        """
+        first, *others = await self._fields(range(self._layout.shards if self._layout.split else 1))
+        if "epoch" not in first:
             raise StoreLostError("Redis holds nothing")
-        return _state(fields)
+        if any("epoch" not in fields for fields in others):
+            raise StoreLostError("a shard of Redis holds nothing")
+        return _state(first)
 
     async def mark_lost(self, reason: str) -> StoreState:
         """Begin a new epoch because somebody knows better. Whoever works with the old one ends."""
@@ -125,28 +107,36 @@ class Guard:
     async def _begin(self, known: str | None, about: Mapping[str, str]) -> StoreState:
         """A new epoch on every shard. The first shard decides between several who begin one: `known` is what
         was seen there; whoever comes later goes on with what the first made."""
-        fields = [word for item in about.items() for word in item] + ["since", str(self._clock_ms())]
+        whole = {**about, "since": str(self._clock_ms()), "layout": LAYOUT_VERSION}
+        fields = [word for item in whole.items() for word in item]
         arguments = [known or "", uuid.uuid4().hex, *fields]
         key = self._layout.state(0)
-        epoch: bytes = await cast(Any, self._redis.eval(_BEGIN, 1, key, *arguments))
+        epoch: bytes = await self._servers.one(key, "EVAL", _BEGIN, 1, key, *arguments)
         await self._spread(epoch.decode())
         return await self.state()
 
     async def _spread(self, epoch: str) -> None:
         for shard in range(1, self._layout.shards):
-            await cast(Any, self._redis.eval(_SPREAD, 1, self._layout.state(shard), epoch))
-        await cast(Any, self._redis.hset(self._layout.state(0), "begun", 1))
+            key = self._layout.state(shard)
+            await self._servers.one(key, "EVAL", _SPREAD, 1, key, epoch)
+        key = self._layout.state(0)
+        await self._servers.one(key, "HSET", key, "begun", 1)
 
     async def progress(self, step: str, done: int, total: int) -> None:
         """Say how far a rebuild is; for whoever looks."""
-        fields: dict[Any, Any] = {"step": step, "done": done, "total": total}
-        await cast(Any, self._redis.hset(self._layout.state(0), mapping=fields))
+        key = self._layout.state(0)
+        await self._servers.one(key, "HSET", key, "step", step, "done", done, "total", total)
 
-    async def _fields(self) -> list[dict[str, str]]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for shard in range(self._layout.shards):
-            pipeline.hgetall(self._layout.state(shard))
-        return [_text(each) for each in await pipeline.execute()]
+    async def _fields(self, shards: range | None = None) -> list[dict[str, str]]:
+        keys = [self._layout.state(shard) for shard in shards or range(self._layout.shards)]
+        asked = [(key, ("HGETALL", key)) for key in keys]
+        # The first shard first, also where others are on other nodes: it is the last to say that an epoch has
+        # begun everywhere, so what is read after it is of that epoch.
+        replies = await self._servers.execute(asked[:1])
+        replies += await self._servers.execute(asked[1:]) if asked[1:] else []
+        if error := next((reply for reply in replies if isinstance(reply, Exception)), None):
+            raise error
+        return [_text(each) for each in replies]
 
 
 def _text(fields: Mapping[bytes, bytes]) -> dict[str, str]:

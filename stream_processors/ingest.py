@@ -6,14 +6,16 @@ A chunk is done once everything that it caused is durable; any part of it may be
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Final
 
-import orjson
+import msgspec
+import numpy as np
 
 from schemas.codes import is_code
-from schemas.events import MAX_SCANS_PER_RECORD, Case, Scan
+from schemas.events import MAX_SCANS_PER_RECORD, Case
 from schemas.times import MS_PER_MINUTE
 from stream_processors.dead_letters import Refusal, dead_letter
 from stream_processors.layout import KINDS
@@ -21,9 +23,10 @@ from stream_processors.matching import holds
 from stream_processors.metrics import Metrics
 from stream_processors.outputs import DurableProducer, Out
 from stream_processors.poison import PoisonAlarm
-from stream_processors.store import DUPLICATE, ERASED, NEW, Ingested, MarkRow, Store
+from stream_processors.requests import Marks
+from stream_processors.store import DUPLICATE, ERASED, NEW, Ingested, Store
 from stream_processors.touches import Touch, touched_records
-from stream_processors.validation import Record, Rejected, Validated, header_int, validate
+from stream_processors.validation import Accepted, Record, Rejected, Validated, header_int, validate
 from stream_processors.venues import VenueTable
 
 _DAY_MS: Final = 86_400_000
@@ -54,41 +57,50 @@ def rejected_record(topic: str, source: str, partition: int, rejected: Rejected)
     return dead_letter(topic, rejected.value, None, refusal)
 
 
-def rows_of(scans: Sequence[Scan]) -> list[MarkRow]:
+class _Visit(msgspec.Struct, gc=False):
+    """schemas.events.Visit, as what writes it fast wants it."""
+
+    scan_id: str
+    person: str
+    venue: str
+    hour: int
+    minute: int
+    kind: str
+    source: str
+    party: int
+    received_at: int
+
+
+_write: Final = msgspec.json.Encoder().encode
+
+
+def marks_of(scans: Accepted) -> Marks:
     """The marks that scans make."""
-    rows: list[MarkRow] = []
-    for scan in scans:
-        hour, minute = divmod(scan["scanned_at"] // MS_PER_MINUTE, 60)
-        rows.append(
-            MarkRow(
-                scan["scan_id"], scan["person"], scan["venue"], hour, minute, KINDS[scan.get("kind", "in")]
-            )
-        )
-    return rows
+    hours, minutes = np.divmod(scans.scanned_at // MS_PER_MINUTE, 60)
+    kinds = np.fromiter(map(KINDS.__getitem__, scans.kinds), np.int64, len(scans))
+    return Marks(scans.scan_ids, scans.persons, scans.venues, hours, minutes, kinds)
 
 
-def visit_records(
-    topic: str, scans: Sequence[Scan], rows: Sequence[MarkRow], arrivals: Sequence[int], verdicts: str
-) -> list[Out]:
+def visit_records(topic: str, scans: Accepted, marks: Marks, verdicts: str) -> list[Out]:
     """The accepted marks in arrays of up to 1,000."""
-    visits = [
-        {
-            "scan_id": row.scan_id,
-            "person": row.person,
-            "venue": row.venue,
-            "hour": row.hour,
-            "minute": row.minute,
-            "kind": scan.get("kind", "in"),
-            "source": scan.get("source", "person"),
-            "party": scan.get("party", 1),
-            "received_at": arrival,
-        }
-        for scan, row, arrival, verdict in zip(scans, rows, arrivals, verdicts, strict=True)
-        if verdict not in (DUPLICATE, ERASED)
-    ]
+    visits: Iterable[_Visit] = map(
+        _Visit,
+        scans.scan_ids,
+        scans.persons,
+        scans.venues,
+        marks.hours.tolist(),
+        marks.minutes.tolist(),
+        scans.kinds,
+        scans.sources,
+        scans.parties,
+        scans.arrivals,
+    )
+    if DUPLICATE in verdicts or ERASED in verdicts:
+        visits = compress(visits, [verdict not in (DUPLICATE, ERASED) for verdict in verdicts])
+    made = list(visits)
     return [
-        Out(topic, orjson.dumps(visits[start : start + MAX_SCANS_PER_RECORD]))
-        for start in range(0, len(visits), MAX_SCANS_PER_RECORD)
+        Out(topic, _write(made[start : start + MAX_SCANS_PER_RECORD]))
+        for start in range(0, len(made), MAX_SCANS_PER_RECORD)
     ]
 
 
@@ -127,21 +139,22 @@ class Ingest:
         touches: list[Touch] = []
         verdicts = ""
         if validated.scans:
-            rows = rows_of(validated.scans)
-            watched, ancestors = self._watched(rows)
-            found = await self._store.add_scans(rows, watched, self._clock_ms())
+            marks = marks_of(validated.scans)
+            watched, ancestors = self._watched(marks)
+            found = await self._store.add_scans(marks, watched)
             verdicts = found.verdicts
             if ERASED in verdicts:
                 out += self._erased(partition, validated, verdicts)
-            out += visit_records(topics.visits, validated.scans, rows, validated.arrivals, verdicts)
+            out += visit_records(topics.visits, validated.scans, marks, verdicts)
             if found.flags or found.cases:
-                touches = await self._touches(rows, found, ancestors)
+                touches = await self._touches(marks, found, ancestors)
                 out += touched_records(topics.touched, touches)
         await self._producer.send(out)
         self._count(validated, verdicts, len(touches))
 
     def _erased(self, partition: int, validated: Validated, verdicts: str) -> list[Out]:
         """Scans of erased persons as rejected ones, without their bytes: in there they would be back."""
+        scans = validated.scans
         return [
             rejected_record(
                 self._topics.rejected,
@@ -157,8 +170,8 @@ class Ingest:
                     (header_int(record.headers, "attempts") or 0) + 1,
                 ),
             )
-            for (record, index), arrival, verdict in zip(
-                validated.origins, validated.arrivals, verdicts, strict=True
+            for record, index, arrival, verdict in zip(
+                scans.records, scans.indexes, scans.arrivals, verdicts, strict=True
             )
             if verdict == ERASED
         ]
@@ -177,42 +190,47 @@ class Ingest:
             validated = validate(records, closed_at, self._retention_ms)
         return validated
 
-    def _watched(self, rows: Sequence[MarkRow]) -> tuple[list[str], dict[str, list[str]]]:
-        """Venues whose flags matter: those of the rows, and their ancestors (a place-time at a market
+    def _watched(self, marks: Marks) -> tuple[list[str], dict[str, list[str]]]:
+        """Venues whose flags matter: those of the marks, and their ancestors (a place-time at a market
         covers a stall that was registered after it)."""
         register = self._venues.register
-        codes = {row.venue for row in rows}
+        codes = set(marks.venues)
         ancestors = {code: above for code in codes if (above := register.ancestors(code))}
         return list(codes.union(*ancestors.values())), ancestors
 
-    async def _touches(
-        self, rows: Sequence[MarkRow], found: Ingested, ancestors: dict[str, list[str]]
-    ) -> list[Touch]:
+    async def _touches(self, marks: Marks, found: Ingested, ancestors: dict[str, list[str]]) -> list[Touch]:
         touches: dict[tuple[str, str], Touch] = {}
         to_remember: dict[str, set[str]] = {}
+        flagged = {
+            venue
+            for venue in set(marks.venues)
+            if any(code in found.flags for code in (venue, *ancestors.get(venue, ())))
+        }
+        minutes = (marks.hours * 60 + marks.minutes).tolist()
 
-        def touch(row: MarkRow, case: Case, person: str | None) -> None:
-            minute = row.hour * 60 + row.minute
+        def touch(venue: str, case: Case, person: str | None, minute: int) -> None:
             if holds(case, minute):
-                at = (row.venue, case.case_id)
-                item = touches.setdefault(at, Touch(row.venue, case))
+                at = (venue, case.case_id)
+                item = touches.setdefault(at, Touch(venue, case))
                 if case.version > item.case.version:
                     item.case = case
                 item.add(person, minute)
 
-        for row, verdict in zip(rows, found.verdicts, strict=True):
-            if verdict in (DUPLICATE, ERASED):
+        for venue, person, minute, verdict in zip(
+            marks.venues, marks.persons, minutes, found.verdicts, strict=True
+        ):
+            if verdict in (DUPLICATE, ERASED) or not (venue in flagged or person in found.cases):
                 continue
-            for case in found.flags.get(row.venue, ()):
-                touch(row, case, None if case.person == row.person else row.person)
-            for above in ancestors.get(row.venue, ()):
+            for case in found.flags.get(venue, ()):
+                touch(venue, case, None if case.person == person else person, minute)
+            for above in ancestors.get(venue, ()):
                 for case in found.flags.get(above, ()):
                     if case.venue == above:
-                        touch(row, case, row.person)
-                        to_remember.setdefault(case.case_id, set()).add(row.venue)
-            for case in found.cases.get(row.person, ()):
-                touch(row, case, None)
-                to_remember.setdefault(case.case_id, set()).add(row.venue)
+                        touch(venue, case, person, minute)
+                        to_remember.setdefault(case.case_id, set()).add(venue)
+            for case in found.cases.get(person, ()):
+                touch(venue, case, None, minute)
+                to_remember.setdefault(case.case_id, set()).add(venue)
         # A venue must be known to the case before it is touched: a later version finds its venues there.
         # What stands by then is what is sent: either that version sees the venue, or we see the version.
         ids = [case_id for case_id in to_remember if any(at[1] == case_id for at in touches)]

@@ -9,12 +9,14 @@ compare versions as text.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 import orjson
 
+from schemas.codes import ALPHABET
 from schemas.events import Case
 from schemas.times import MS_PER_MINUTE
 from stream_processors.matching import Standing, Warned
@@ -26,6 +28,12 @@ _DAY_SECONDS: Final = 86_400
 # Marks outlive the retention by this, so that a scan accepted on its last day still meets its neighbours.
 _GRACE_DAYS: Final = 5
 _RECORD_PREFIX: Final = 20
+_DIGIT: Final = {character: value for value, character in enumerate(ALPHABET, 1)}
+# A shard's index of a day is cut by person into so many lists: of a chunk of 2,000 scans some eight go to a
+# list of 16 shards in one call, and a case reads one list for each day (16 bytes a mark).
+INDEX_LISTS: Final = 16
+# Written into the store; another one there has to be rebuilt. 2: the index is lists of a day.
+LAYOUT_VERSION: Final = "2"
 
 
 def mark_byte(kind: int, minute: int) -> int:
@@ -44,14 +52,26 @@ def marks_of(hour: int, value: bytes) -> list[Mark]:
     return [(base + (byte & 63), byte >> 6) for byte in value[::MARK_SIZE]]
 
 
-def index_entry(hour: int, venue: str) -> bytes:
-    """An entry of a person's index."""
-    return hour.to_bytes(4, "big") + venue.encode()
+def pack_code(code: str) -> bytes:
+    """A venue code of up to 12 characters in 7 bytes: digits 1 to 22 of a number to the base 23."""
+    number = 0
+    for character in code:
+        number = number * 23 + _DIGIT[character]
+    return number.to_bytes(7, "big")
 
 
-def read_index_entry(entry: bytes) -> tuple[int, str]:
-    """(hour, venue) of an entry."""
-    return int.from_bytes(entry[:4], "big"), entry[4:].decode()
+def read_code(packed: bytes) -> str:
+    """The venue code in 7 bytes."""
+    number, code = int.from_bytes(packed, "big"), ""
+    while number:
+        number, digit = divmod(number, 23)
+        code = ALPHABET[digit - 1] + code
+    return code
+
+
+def index_tail(hour: int, venue: str) -> bytes:
+    """What follows the person (8 bytes) in an entry of the index: hour of the day (UTC), venue; 8 bytes."""
+    return bytes((hour % 24,)) + pack_code(venue)
 
 
 @lru_cache(maxsize=8192)
@@ -62,47 +82,72 @@ def read_case(record: bytes) -> Case:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Keys and expiries for a number of shards and a retention in days."""
+    """Keys and expiries for a number of shards and a retention in days.
+
+    `split`: a call may be about one shard only, since shards are on different nodes of a Redis Cluster.
+    """
 
     shards: int
     retention_days: int
+    split: bool = False
 
-    def _shard(self, text: str) -> int:
+    def shard(self, text: str) -> int:
+        """Of a venue, a person or a case."""
         return zlib.crc32(text.encode()) % self.shards
 
     def bucket_prefix(self, venue: str) -> str:
         """The key of a venue's hour without the hour."""
-        return f"v:{{{self._shard(venue)}}}:{venue}:"
+        return f"v:{{{self.shard(venue)}}}:{venue}:"
 
     def bucket(self, venue: str, hour: int) -> str:
         """HASH: person (8 bytes) → the person's marks of the hour."""
         return f"{self.bucket_prefix(venue)}{hour}"
 
-    def index(self, person: str) -> str:
-        """HASH: the (hour, venue) pairs of a person."""
-        return f"p:{{{self._shard(person)}}}:{person}"
+    def index_list(self, shard: int, part: int, day: int) -> str:
+        """LIST: who was where that day (UTC); each element is some entries of 16 bytes."""
+        return f"p:{{{shard}}}:{part}:{day}"
+
+    def index(self, person: str, days: range) -> list[str]:
+        """The lists that a person's entries of these days are in."""
+        part, shard = divmod(zlib.crc32(person.encode()), self.shards)
+        return [self.index_list(shard, part % INDEX_LISTS, day) for day in days]
+
+    def index_expiry(self, day: int) -> int:
+        """When an index list goes, Unix seconds: with the last marks of its day."""
+        return self.bucket_expiry(day * 24 + 23)
+
+    def index_days(self, now_ms: int) -> range:
+        """The days that may have entries; a device may be minutes ahead."""
+        return range(max(self.oldest_hour(now_ms), 0) // 24, now_ms // 1000 // _DAY_SECONDS + 2)
 
     def cases(self, person: str) -> str:
         """HASH: case id → case record of a person."""
-        return f"c:{{{self._shard(person)}}}:{person}"
+        return f"c:{{{self.shard(person)}}}:{person}"
 
-    def person_keys(self, person: str) -> tuple[str, str]:
-        """Keys of a person's index and cases."""
-        tail = f"{{{zlib.crc32(person.encode()) % self.shards}}}:{person}"
-        return "p:" + tail, "c:" + tail
+    def having_cases(self, shard: int) -> str:
+        """ZSET: the persons (8 bytes) of a shard who have cases; the score is when they expire."""
+        return f"w:{{{shard}}}"
 
     def flags(self, venue: str) -> str:
         """HASH: case id → case record flagged at a venue."""
-        return f"f:{{{self._shard(venue)}}}:{venue}"
+        return f"f:{{{self.shard(venue)}}}:{venue}"
 
     def case(self, case_id: str) -> str:
         """HASH: `r` highest record, `s` subject, `v:` and a code for every venue the case ever touched."""
-        return f"k:{{{self._shard(case_id)}}}:{case_id}"
+        return f"k:{{{self.shard(case_id)}}}:{case_id}"
+
+    def by_shard(self, texts: Iterable[str]) -> dict[int, list[int]]:
+        """Positions of venues, or of persons, by the shard that they are in."""
+        found: dict[int, list[int]] = {}
+        for position, text in enumerate(texts):
+            found.setdefault(self.shard(text), []).append(position)
+        return found
 
     @property
-    def erased(self) -> str:
-        """HASH: who was erased up to which hour; one for all shards, since a chunk's scans are one call."""
-        return "x:{0}"
+    def erased(self) -> list[str]:
+        """HASH: who was erased up to which hour. One for all shards, since a chunk's scans are one call;
+        where calls are split, the same in every shard."""
+        return [f"x:{{{shard}}}" for shard in range(self.shards if self.split else 1)]
 
     def state(self, shard: int) -> str:
         """HASH: `epoch`, and by partition how far the store was told; of shard 0 also how it stands."""
@@ -110,7 +155,7 @@ class Layout:
 
     def entries(self, venue: str, case_id: str) -> str:
         """HASH: what stands published, and `n`, the number of attempts."""
-        return f"e:{{{self._shard(venue)}}}:{venue}:{case_id}"
+        return f"e:{{{self.shard(venue)}}}:{venue}:{case_id}"
 
     @property
     def _kept_seconds(self) -> int:

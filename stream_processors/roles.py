@@ -18,7 +18,7 @@ from schemas.settings import Settings
 from stream_processors import worker
 from stream_processors.cases import CaseRecord, Cases, CaseTopics
 from stream_processors.erasing import read_erased, restore
-from stream_processors.guard import READY, StoreLostError
+from stream_processors.guard import READY
 from stream_processors.ingest import Ingest, IngestTopics
 from stream_processors.layout import Layout
 from stream_processors.matcher import Matcher, MatcherTopics
@@ -26,7 +26,7 @@ from stream_processors.metrics import Metrics
 from stream_processors.outputs import DurableProducer, TransactionalProducer
 from stream_processors.poison import PoisonAlarm, PoisonGuard
 from stream_processors.positions import committed_offsets, position_name
-from stream_processors.scripts import connect
+from stream_processors.servers import StoreLostError, connect
 from stream_processors.store import Store
 from stream_processors.touches import read_touches
 from stream_processors.venues import VenueTable

@@ -9,14 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, OutOfMemoryError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from stream_processors.guard import SameServer, StoreLostError
+from stream_processors.servers import Keyed, Servers, StoreLostError
 
 log: Final = logging.getLogger(__name__)
 
@@ -26,28 +21,14 @@ _LUA: Final = Path(__file__).parent / "lua"
 _FULL_PAUSE_S: Final = 1.0  # between two tries of a step that a full Redis refused
 
 
-def connect(url: str) -> Redis:
-    """A client that outlasts a short break, and raises after about ten seconds of it.
-
-    The socket time-out prevents waiting for ever on a server that is stopped or a half-open connection;
-    raising ends the worker, so that its records are redelivered. It speaks to one server process only
-    (StoreLostError): another one may hold less.
-    """
-    return Redis.from_url(
-        url,
-        redis_connect_func=SameServer().connected,
-        socket_timeout=5.0,
-        socket_connect_timeout=2.0,
-        health_check_interval=30,
-        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), 10),
-        retry_on_error=[RedisConnectionError, RedisTimeoutError],
-        protocol=2,
-    )
+# The scripts that begin with a part of their own that they share.
+_SHARED: Final = {"set_person_case": "_index", "erase_index": "_index"}
 
 
 def source(name: str) -> str:
     """The text of a script as the server gets it: the comparison of epochs, then the step."""
-    return (_LUA / "_guard.lua").read_text() + (_LUA / f"{name}.lua").read_text()
+    parts = ["_guard", *([_SHARED[name]] if name in _SHARED else []), name]
+    return "".join((_LUA / f"{part}.lua").read_text() for part in parts)
 
 
 def state_key(keys: Sequence[str]) -> str:
@@ -65,8 +46,8 @@ class Scripts:
     (`on_full` hears of it; it refuses to grow, so the step waits until there is room, and nothing is lost).
     """
 
-    def __init__(self, redis: Redis, on_full: OnFull) -> None:
-        self._redis = redis
+    def __init__(self, servers: Servers, on_full: OnFull) -> None:
+        self._servers = servers
         self._on_full = on_full
         self._sources = {path.stem: source(path.stem) for path in sorted(_LUA.glob("[!_]*.lua"))}
         self._shas = {
@@ -77,12 +58,13 @@ class Scripts:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._redis.aclose()
+        await self._servers.aclose()
 
     async def load(self) -> None:
-        """Make them known to the server."""
-        for text in self._sources.values():
-            await self._redis.script_load(text)
+        """Make them known to every server."""
+        for redis in await self._servers.all():
+            for text in self._sources.values():
+                await redis.script_load(text)
 
     async def run(self, name: str, keys: Sequence[str], args: Iterable[Any]) -> Any:
         """One script's reply. Raises StoreLostError, redis.RedisError."""
@@ -90,14 +72,17 @@ class Scripts:
         return reply
 
     async def run_all(self, calls: Sequence[tuple[str, Sequence[str], list[Any]]]) -> list[Any]:
-        """Several in one round trip, in this order: commands of one connection run in order."""
+        """Several in one round trip; of one server in this order, as commands of one connection run in order.
+        In a cluster each call is for the shard of its first key, and whichever comes first is done first."""
+        commands: list[Keyed] = []
+        for name, keys, args in calls:
+            state = state_key(keys)
+            commands.append(
+                (state, ("EVALSHA", self._shas[name], len(keys) + 1, *keys, state, *args, self.epoch))
+            )
         full = False
         while True:
-            pipeline = self._redis.pipeline(transaction=False)
-            for name, keys, args in calls:
-                sha = self._shas[name]
-                pipeline.evalsha(sha, len(keys) + 1, *keys, state_key(keys), *args, self.epoch)
-            replies: list[Any] = await pipeline.execute(raise_on_error=False)
+            replies = await self._servers.execute(commands)
             errors = [reply for reply in replies if isinstance(reply, Exception)]
             if not errors:
                 if full:

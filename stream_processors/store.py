@@ -5,34 +5,40 @@ Every write is a merge, so every step may be repeated; a caller that is not sure
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import msgpack
-from redis.asyncio import Redis
+import numpy as np
 
 from schemas.events import Case
+from schemas.times import MS_PER_MINUTE
 from stream_processors.guard import Guard, StoreState
 from stream_processors.layout import (
     Layout,
     exposure_field,
-    index_entry,
     marks_of,
     pack_standing,
     pack_warned,
     read_case,
+    read_code,
     read_field,
-    read_index_entry,
     unpack_standing,
     unpack_warned,
     warning_field,
 )
 from stream_processors.matching import Decision, Key, Standing, Warned
 from stream_processors.presence import Mark
+from stream_processors.requests import (
+    Marks,
+    gather,
+    index_calls,
+    marks_calls,
+)
 from stream_processors.scripts import OnFull, Scripts
+from stream_processors.servers import Servers
 
 # Lua's unpack holds about 8,000 values: a bucket may take two of them a mark
 _MARKS_A_CALL: Final = 2_000
@@ -42,18 +48,8 @@ REDELIVERY: Final = "r"
 DUPLICATE: Final = "d"
 ERASED: Final = "e"
 
+Call = tuple[str, Sequence[str], list[Any]]  # a script, its keys, its arguments
 CaseVerdict = Literal["set", "same", "lower", "conflict", "subject"]
-
-
-class MarkRow(NamedTuple):
-    """One scan as the store sees it (a tuple: made a million times a minute)."""
-
-    scan_id: str
-    person: str
-    venue: str
-    hour: int
-    minute: int  # in the hour
-    kind: int
 
 
 @dataclass(slots=True)
@@ -82,10 +78,12 @@ class Store:
     hears of it. Every step raises StoreLostError when Redis is not of the epoch that `open` found.
     """
 
-    def __init__(self, redis: Redis, layout: Layout, clock_ms: Callable[[], int], on_full: OnFull) -> None:
-        self.layout = layout
-        self.guard = Guard(redis, layout, clock_ms)
-        self._scripts = Scripts(redis, on_full)
+    def __init__(
+        self, servers: Servers, layout: Layout, clock_ms: Callable[[], int], on_full: OnFull
+    ) -> None:
+        self.layout = replace(layout, split=servers.clustered)
+        self.guard = Guard(servers, self.layout, clock_ms)
+        self._scripts = Scripts(servers, on_full)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -117,73 +115,42 @@ class Store:
 
     # --- a scan -------------------------------------------------------------------------------
 
-    async def add_scans(self, rows: Sequence[MarkRow], flag_venues: Sequence[str], now_ms: int) -> Ingested:
-        """Both steps of every scan of a chunk: marks and flags first, then index and cases."""
-        verdicts: list[str] = []
+    async def add_scans(self, marks: Marks, flag_venues: Sequence[str]) -> Ingested:
+        """Both steps of every scan of a chunk: all marks and flags first, then index and cases of those that
+        are no duplicates.
+
+        A venue's flags are read in the call that adds its marks; those of the places above it may be read
+        before.
+        """
+        layout = self.layout
+        verdicts = np.empty(len(marks), np.uint8)
         flags: dict[str, list[Case]] = {}
         cases: dict[str, list[Case]] = {}
-        for start in range(0, len(rows), _MARKS_A_CALL):
-            part = rows[start : start + _MARKS_A_CALL]
-            marks_request, order = self._marks_request(part, flag_venues)
-            persons_request, persons = self._persons_request(part, now_ms)
-            marked, found = await self._scripts.run_all(
-                [("add_marks", (), [marks_request]), ("add_index", (), [persons_request])]
+        for start in range(0, len(marks), _MARKS_A_CALL):
+            part = marks[start : start + _MARKS_A_CALL]
+            buckets = gather(layout, part)
+            marking = marks_calls(layout, part, buckets, flag_venues)
+            marked = await self._scripts.run_all(
+                [("add_marks", [layout.state(call.shard)], [call.request]) for call in marking]
             )
-            verdicts += _in_order(marked[0].decode(), order)
-            for index, fields in marked[1]:
-                flags[flag_venues[index]] = [read_case(record) for record in fields[1::2]]
-            for index, fields in found:
-                cases[persons[index]] = [read_case(record) for record in fields[1::2]]
-        return Ingested("".join(verdicts), flags, cases)
-
-    def _marks_request(self, rows: Sequence[MarkRow], flag_venues: Sequence[str]) -> tuple[bytes, list[int]]:
-        """The argument of add_marks, and for each mark of it the position of its row."""
-        layout = self.layout
-        buckets: dict[tuple[str, int], list[Any]] = {}
-        positions: dict[tuple[str, int], list[int]] = {}
-        fromhex, crc32 = bytes.fromhex, zlib.crc32
-        for position, (scan_id, person, venue, hour, minute, kind) in enumerate(rows):
-            at = (venue, hour)
-            bucket = buckets.get(at)
-            if bucket is None:
-                bucket = buckets[at] = [layout.bucket(venue, hour), layout.bucket_expiry(hour), 0]
-                positions[at] = []
-            bucket.append(fromhex(person))
-            # mark_byte and tag of the layout, written out: this line runs for every scan
-            bucket.append((kind << 38 | minute << 32 | crc32(scan_id.encode())).to_bytes(5, "big"))
-            positions[at].append(position)
-        flat: list[Any] = []
-        for at, bucket in buckets.items():
-            bucket[2] = len(positions[at])
-            flat += bucket
-        request = [flat, [layout.flags(venue) for venue in flag_venues]]
-        # raw strings: Lua's unpacker gives them back byte for byte
-        packed: bytes = msgpack.packb(request, use_bin_type=False)
-        return packed, [position for at in buckets for position in positions[at]]
-
-    def _persons_request(self, rows: Sequence[MarkRow], now_ms: int) -> tuple[bytes, list[str]]:
-        layout = self.layout
-        entries: dict[str, list[Any]] = {}
-        case_keys: list[str] = []
-        known: dict[tuple[int, str], tuple[int, bytes]] = {}
-        for _, person, venue, hour, _, _ in rows:
-            place = known.get((hour, venue))
-            if place is None:
-                place = known[hour, venue] = (layout.bucket_expiry(hour), index_entry(hour, venue))
-            entry = entries.get(person)
-            if entry is None:
-                index_key, case_key = layout.person_keys(person)
-                entries[person] = [index_key, place[0], 1, place[1]]
-                case_keys.append(case_key)
+            for call, (said, found) in zip(marking, marked, strict=True):
+                verdicts[start + call.order] = np.frombuffer(said, np.uint8)
+                for index, fields in found:
+                    flags[call.venues[index]] = [read_case(record) for record in fields[1::2]]
+            told = verdicts[start : start + len(part)]
+            again = told == ord(REDELIVERY)
+            taken = again | (told == ord(NEW))
+            if not taken.any():
                 continue
-            entry[1] = max(entry[1], place[0])
-            if place[1] not in entry:
-                entry.append(place[1])
-                entry[2] += 1
-        flat = list(chain.from_iterable(entries.values()))
-        request = [flat, case_keys, max(layout.oldest_hour(now_ms), 0).to_bytes(4, "big")]
-        packed: bytes = msgpack.packb(request, use_bin_type=False)
-        return packed, list(entries)
+            indexing = index_calls(
+                layout, part.where(taken), buckets.venues[taken], buckets.codes, again[taken]
+            )
+            indexed = await self._scripts.run_all(
+                [("add_index", [layout.state(call.shard)], [call.request]) for call in indexing]
+            )
+            for person, fields in chain.from_iterable(indexed):
+                cases[person.hex()] = [read_case(record) for record in fields[1::2]]
+        return Ingested(verdicts.tobytes().decode(), flags, cases)
 
     # --- a person who is erased ---------------------------------------------------------------
 
@@ -197,20 +164,24 @@ class Store:
 
     async def _refuse(self, field: bytes, last_hour: int, until_s: int, now_ms: int) -> None:
         arguments = [field, last_hour, until_s, now_ms // 1000]
-        await self._scripts.run("set_erased", [self.layout.erased], arguments)
+        await self._scripts.run_all([("set_erased", [key], list(arguments)) for key in self.layout.erased])
 
     async def index_of(self, person: str, last_hour: int, remove: bool = False) -> list[tuple[int, str]]:
         """The (hour, venue) pairs of the person's index up to this hour; `remove`: they are gone then."""
-        key = self.layout.index(person)
-        entries = await self._scripts.run("erase_index", [key], [last_hour, "1" if remove else ""])
-        return [read_index_entry(entry) for entry in entries]
+        days = range(self.layout.index_days(last_hour * 60 * MS_PER_MINUTE).start, last_hour // 24 + 1)
+        entries = await self._scripts.run(
+            "erase_index",
+            self.layout.index(person, days),
+            [bytes.fromhex(person), last_hour % 24, "1" if remove else ""],
+        )
+        return _places(days, entries)
 
     async def erase_marks(self, person: str, places: Iterable[tuple[int, str]]) -> int:
         """Take the person out of these (hour, venue) buckets; how many marks that were."""
         field, by_venue = bytes.fromhex(person), dict[str, list[str]]()
         for hour, venue in places:
             by_venue.setdefault(venue, []).append(self.layout.bucket(venue, hour))
-        calls: list[tuple[str, Sequence[str], list[Any]]] = [
+        calls: list[Call] = [
             ("erase_marks", keys[start : start + _MARKS_A_CALL], [field])
             for keys in by_venue.values()
             for start in range(0, len(keys), _MARKS_A_CALL)
@@ -220,7 +191,9 @@ class Store:
     async def flagged(self, venue: str) -> list[Case]:
         """The cases that a venue is flagged with."""
         verdicts_and_flags = await self._scripts.run(
-            "add_marks", (), [msgpack.packb([[], [self.layout.flags(venue)]], use_bin_type=False)]
+            "add_marks",
+            [self.layout.flags(venue)],
+            [msgpack.packb([[], [self.layout.flags(venue)]], use_bin_type=False)],
         )
         return [read_case(record) for _, fields in verdicts_and_flags[1] for record in fields[1::2]]
 
@@ -240,17 +213,23 @@ class Store:
         """Second step: give the person the case; the (hour, venue) pairs of the person's index."""
         assert case.person is not None
         layout = self.layout
+        days = layout.index_days(now_ms)
         entries = await self._scripts.run(
             "set_person_case",
-            [layout.cases(case.person), layout.index(case.person)],
+            [
+                layout.cases(case.person),
+                layout.having_cases(layout.shard(case.person)),
+                *layout.index(case.person, days),
+            ],
             [
                 case.case_id,
                 layout.case_record(case, now_ms),
                 layout.case_expiry(case, now_ms),
                 now_ms // 1000,
+                bytes.fromhex(case.person),
             ],
         )
-        return [read_index_entry(entry) for entry in entries]
+        return _places(days, entries)
 
     async def add_case_venues(
         self, case_id: str, venues: Iterable[str]
@@ -353,9 +332,7 @@ class Store:
         await self._scripts.run("clear_pending", [self.layout.entries(venue, case_id)], arguments)
 
 
-def _in_order(verdicts: str, order: Sequence[int]) -> list[str]:
-    """Verdicts given bucket by bucket, put back in the order of the rows."""
-    placed = [""] * len(order)
-    for position, verdict in zip(order, verdicts, strict=True):
-        placed[position] = verdict
-    return placed
+def _places(days: range, entries: Sequence[Any]) -> list[tuple[int, str]]:
+    """(hour, venue) of index entries, each pair once."""
+    pairs = zip(entries[::2], entries[1::2], strict=True)
+    return sorted({(days[place] * 24 + tail[0], read_code(tail[1:])) for place, tail in pairs})

@@ -1,9 +1,10 @@
 """From Kafka records to accepted scans and rejected ones: pure, a chunk at a time.
 
-The fast path parses all single-scan records of a chunk as one JSON text. Between two records stands a
-number drawn at random for this process: a malformed record could swallow its neighbours (an open array in
-an ignored field) but cannot forge the number, so a chunk whose numbers do not all stand where they belong
-is parsed record by record. Arrays are parsed one record at a time; there a call is cheap per scan.
+Nearly all scans are plain text and are read by a fast reader (reading.py); the schema judges the rest.
+Single scans that are not plain are given to it as one JSON text: between two records stands a number drawn
+at random for this process. A malformed record could swallow its neighbours (an open array in an ignored
+field) but cannot forge the number, so a chunk whose numbers do not all stand where they belong is parsed
+record by record.
 """
 
 from __future__ import annotations
@@ -12,15 +13,30 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import compress
 from typing import Annotated, Any, Final, Literal, TypeAlias, cast
 
+import numpy as np
+from msgspec import UNSET
+from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 
-from schemas.codes import is_code
+from schemas.codes import ALPHABET, CODE_PATTERN, MAX_LENGTH, MIN_LENGTH, is_code
 from schemas.events import MAX_SCANS_PER_RECORD, SCAN, RejectReason, Scan
 from schemas.json_text import constant_problem, has_constant
 from schemas.problems import first_problem
+from schemas.times import MAX_MS
+from stream_processors.reading import (
+    NotReadError,
+    Row,
+    elements_of,
+    is_plain,
+    read_array,
+    read_one,
+    row_of,
+    well_formed,
+)
 
 Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 
@@ -29,6 +45,7 @@ _SPACE: Final = b" \t\r\n"
 _DETAIL_LIMIT: Final = 500  # characters: a header must not grow with the input
 
 _SEPARATOR: Final[int] = secrets.randbits(62) | 1 << 61
+_CODE: Final = re.compile(CODE_PATTERN)
 _ARRAY: Final[TypeAdapter[list[Scan]]] = TypeAdapter(
     Annotated[list[Scan], Field(min_length=1, max_length=MAX_SCANS_PER_RECORD)]
 )
@@ -62,13 +79,30 @@ class Rejected:
 
 
 @dataclass(slots=True)
-class Validated:
-    """The verdicts on a chunk: accepted scans with their arrival (ms) and where they stood, and the rest."""
+class Accepted:
+    """Accepted scans by column, an element a scan. Times in ms; `records` and `indexes`: where each stood."""
 
-    scans: list[Scan] = field(default_factory=list)
-    arrivals: list[int] = field(default_factory=list)
-    origins: list[tuple[Record, int]] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
+    scan_ids: list[str]
+    persons: list[str]
+    venues: list[str]
+    scanned_at: NDArray[np.int64]
+    kinds: list[str]
+    sources: list[str]
+    parties: list[int]
+    arrivals: list[int]
+    records: list[Record]
+    indexes: list[int]
+
+    def __len__(self) -> int:
+        return len(self.scan_ids)
+
+
+@dataclass(slots=True)
+class Validated:
+    """The verdicts on a chunk."""
+
+    scans: Accepted
+    rejected: list[Rejected]
 
 
 def header_int(headers: Headers, name: str) -> int | None:
@@ -135,15 +169,20 @@ class _Chunk:
     """State of one call: where verdicts are put."""
 
     def __init__(self) -> None:
-        self.scans: list[Scan] = []
-        self.origins: list[tuple[Record, int]] = []
-        self.raws: list[bytes | None] = []  # of an element of an array; none: the record's own value
+        self.rows: list[Row] = []
+        self.records: list[Record] = []
+        self.indexes: list[int] = []
         self.rejected: list[Rejected] = []
 
-    def accept(self, record: Record, index: int, scan: Scan, raw: bytes | None) -> None:
-        self.scans.append(scan)
-        self.origins.append((record, index))
-        self.raws.append(raw)
+    def accept(self, record: Record, index: int, row: Row) -> None:
+        self.rows.append(row)
+        self.records.append(record)
+        self.indexes.append(index)
+
+    def accept_all(self, record: Record, rows: Sequence[Row]) -> None:
+        self.rows += rows
+        self.records += [record] * len(rows)
+        self.indexes += range(len(rows))
 
     def reject(
         self, record: Record, index: int, raw: bytes | None, reason: RejectReason, detail: str
@@ -161,25 +200,49 @@ class _Chunk:
             )
         )
 
-    def single(self, record: Record) -> None:
-        verdict = _one(record.value or b"")
+    def judge(self, record: Record, index: int, raw: bytes | None) -> None:
+        """By the schema."""
+        verdict = _one(raw or b"")
         if isinstance(verdict, tuple):
-            self.reject(record, 0, record.value, *verdict)
+            self.reject(record, index, raw, *verdict)
         else:
-            self.accept(record, 0, verdict, None)
+            self.accept(record, index, row_of(verdict))
 
-    def array(self, record: Record) -> None:
-        value = record.value or b""
-        if has_constant(value):
-            self._array_by_element(record, value)
-            return
-        try:
-            scans = _ARRAY.validate_json(value)
-        except ValidationError:
-            self._array_by_element(record, value)
-            return
-        for index, scan in enumerate(scans):
-            self.accept(record, index, scan, None)
+    def array(self, record: Record, value: bytes) -> None:
+        objects = value.count(b"{")
+        if value.count(b"[") == 1 and is_plain(value, objects):
+            try:
+                rows = read_array(value)
+            except NotReadError:
+                pass
+            else:
+                if len(rows) == objects and well_formed(rows) is None:
+                    self.accept_all(record, rows)
+                    return
+            found = elements_of(value)
+            if found is not None and self._plain_array(record, found):
+                return
+        elif not has_constant(value):
+            try:
+                self.accept_all(record, [row_of(scan) for scan in _ARRAY.validate_json(value)])
+                return
+            except ValidationError:
+                pass
+        self._array_by_element(record, value)
+
+    def _plain_array(self, record: Record, elements: Sequence[bytes]) -> bool:
+        """Judge each by itself; false, and nothing done, when one is no JSON: then the array is none."""
+        if not 1 <= len(elements) <= MAX_SCANS_PER_RECORD:
+            return False
+        verdicts = [_read(element) for element in elements]
+        if any(isinstance(verdict, tuple) and verdict[0] == "malformed" for verdict in verdicts):
+            return False
+        for index, (element, verdict) in enumerate(zip(elements, verdicts, strict=True)):
+            if isinstance(verdict, tuple):
+                self.reject(record, index, element, *verdict)
+            else:
+                self.accept(record, index, verdict)
+        return True
 
     def _array_by_element(self, record: Record, value: bytes) -> None:
         try:
@@ -192,30 +255,68 @@ class _Chunk:
             self.reject(record, 0, value, "malformed", detail)
             return
         for index, element in enumerate(elements):
-            raw = element.encode()
-            verdict = _one(raw)
-            if isinstance(verdict, tuple):
-                self.reject(record, index, raw, *verdict)
-            else:
-                self.accept(record, index, verdict, raw)
+            self.judge(record, index, element.encode())
+
+
+def _read(raw: bytes) -> Row | tuple[RejectReason, str]:
+    """The verdict on a plain object."""
+    try:
+        row = read_one(raw)
+    except NotReadError:
+        pass
+    else:
+        if well_formed([row]) is None:
+            return row
+    verdict = _one(raw)
+    return verdict if isinstance(verdict, tuple) else row_of(verdict)
 
 
 def _parse(records: Sequence[Record]) -> _Chunk:
     chunk = _Chunk()
+    if _all_plain_singles(chunk, records):
+        return chunk
     singles: list[Record] = []
     for record in records:
         value = record.value
         if value is None:
             chunk.reject(record, 0, None, "malformed", "a record without a value")
         elif value[:1] == b"{":
+            if is_plain(value, 1) and b"[" not in value:
+                try:
+                    row = read_one(value)
+                except NotReadError:
+                    pass
+                else:
+                    if well_formed([row]) is None:
+                        chunk.accept(record, 0, row)
+                        continue
             singles.append(record)
         elif value.lstrip(_SPACE)[:1] == b"[":
-            chunk.array(record)
+            chunk.array(record, value)
         else:
-            chunk.single(record)
+            chunk.judge(record, 0, value)
     if singles:
         _parse_singles(chunk, singles)
     return chunk
+
+
+def _all_plain_singles(chunk: _Chunk, records: Sequence[Record]) -> bool:
+    """The usual chunk of single scans: looked at as a whole, read one by one, so no record can reach into
+    another. False, and nothing done, when anything is unusual."""
+    values = [record.value or b"" for record in records]
+    text = b"".join(values)
+    if b"[" in text or not is_plain(text, len(values)):
+        return False
+    try:
+        rows = [read_one(value) for value in values]
+    except NotReadError:
+        return False
+    if well_formed(rows) is not None:
+        return False
+    chunk.rows = rows
+    chunk.records = list(records)
+    chunk.indexes = [0] * len(rows)
+    return True
 
 
 def _parse_singles(chunk: _Chunk, singles: Sequence[Record]) -> None:
@@ -227,12 +328,29 @@ def _parse_singles(chunk: _Chunk, singles: Sequence[Record]) -> None:
     count = len(singles)
     separators = parsed[1::2]
     if len(parsed) == 2 * count - 1 and separators.count(_SEPARATOR) == count - 1:
-        chunk.scans += parsed[::2]
-        chunk.origins += [(record, 0) for record in singles]
-        chunk.raws += [None] * count
+        chunk.rows += map(row_of, parsed[::2])
+        chunk.records += singles
+        chunk.indexes += [0] * count
         return
     for record in singles:
-        chunk.single(record)
+        chunk.judge(record, 0, record.value)
+
+
+def _arrivals(chunk: _Chunk) -> list[int]:
+    """`received_at`, else the record's `arrival` header (a replay), else its timestamp."""
+    arrivals: list[int] = []
+    previous, arrival = None, 0
+    for row, record in zip(chunk.rows, chunk.records, strict=True):
+        own = row.received_at
+        if own is not UNSET:
+            arrivals.append(own)
+            continue
+        if record is not previous:
+            previous = record
+            told = header_int(record.headers, "arrival") if record.headers else None
+            arrival = max(0, record.timestamp) if told is None else told  # -1: it has none
+        arrivals.append(arrival)
+    return arrivals
 
 
 def validate(
@@ -247,54 +365,72 @@ def validate(
     gives the same verdict.
     """
     chunk = _parse(records)
-    venues = closed_at(list({scan["venue"] for scan in chunk.scans}))
-    result = Validated(rejected=chunk.rejected)
-    scans, arrivals = result.scans, result.arrivals
-    elements: dict[int, list[str]] = {}
-    for position, scan in enumerate(chunk.scans):
-        record, index = chunk.origins[position]
-        arrival = scan.get("received_at")
-        if arrival is None:
-            arrival = header_int(record.headers, "arrival") if record.headers else None
-            if arrival is None:
-                arrival = max(0, record.timestamp)  # -1: it has none
-        scanned_at = scan["scanned_at"]
-        closed = venues.get(scan["venue"], -1)
-        if (closed is None or scanned_at < closed) and (
-            arrival - retention_ms <= scanned_at <= arrival + FUTURE_TOLERANCE_MS
-        ):
-            scans.append(scan)
-            arrivals.append(arrival)
-            result.origins.append(chunk.origins[position])
-            continue
-        reason, detail = _why(scan, venues, arrival, retention_ms)
-        raw = chunk.raws[position] or _raw_of(record, index, elements)
-        attempts = (header_int(record.headers, "attempts") or 0) + 1
-        result.rejected.append(Rejected(raw, reason, detail, record.offset, index, arrival, attempts))
-    return result
+    rows = chunk.rows
+    venues = [row.venue for row in rows]
+    known = closed_at(list(set(venues)))
+    arrivals = _arrivals(chunk)
+    scanned = np.array([row.scanned_at for row in rows], np.int64)
+    until = {code: MAX_MS + 1 if closed is None else closed for code, closed in known.items()}
+    closing = np.array([until.get(code, -1) for code in venues], np.int64)
+    arrived = np.array(arrivals, np.int64)
+    good = (scanned < closing) & (arrived - retention_ms <= scanned)
+    good &= scanned <= arrived + FUTURE_TOLERANCE_MS
+    if not good.all():
+        elements: dict[int, Sequence[bytes]] = {}
+        for at in np.flatnonzero(~good).tolist():
+            record, index = chunk.records[at], chunk.indexes[at]
+            reason, detail = _why(rows[at], known, arrivals[at], retention_ms)
+            raw = _raw_of(record, index, elements)
+            attempts = (header_int(record.headers, "attempts") or 0) + 1
+            chunk.rejected.append(Rejected(raw, reason, detail, record.offset, index, arrivals[at], attempts))
+        kept = good.tolist()
+        rows, venues = list(compress(rows, kept)), list(compress(venues, kept))
+        arrivals = list(compress(arrivals, kept))
+        chunk.records = list(compress(chunk.records, kept))
+        chunk.indexes = list(compress(chunk.indexes, kept))
+        scanned = scanned[good]
+    return Validated(
+        Accepted(
+            [row.scan_id for row in rows],
+            [row.person for row in rows],
+            venues,
+            scanned,
+            [row.kind for row in rows],
+            [row.source for row in rows],
+            [row.party for row in rows],
+            arrivals,
+            chunk.records,
+            chunk.indexes,
+        ),
+        chunk.rejected,
+    )
 
 
 def _why(
-    scan: Scan, venues: Mapping[str, int | None], arrival: int, retention_ms: int
+    row: Row, known: Mapping[str, int | None], arrival: int, retention_ms: int
 ) -> tuple[RejectReason, str]:
-    code = scan["venue"]
-    if code not in venues:
+    code = row.venue
+    if code not in known:
+        if _CODE.fullmatch(code) is None:
+            return "invalid", f"venue: {code} is not {MIN_LENGTH} to {MAX_LENGTH} of {ALPHABET}"
         if not is_code(code):
             return "invalid", f"venue: {code} has a wrong check character"
         return "unknown_venue", f"venue {code} is not registered"
-    closed = venues[code]
-    if closed is not None and scan["scanned_at"] >= closed:
+    closed = known[code]
+    if closed is not None and row.scanned_at >= closed:
         return "unknown_venue", f"venue {code} is closed since {closed}"
-    if scan["scanned_at"] < arrival - retention_ms:
-        return "too_old", f"scanned {arrival - scan['scanned_at']} ms before it arrived"
-    return "in_future", f"scanned {scan['scanned_at'] - arrival} ms after it arrived"
+    if row.scanned_at < arrival - retention_ms:
+        return "too_old", f"scanned {arrival - row.scanned_at} ms before it arrived"
+    return "in_future", f"scanned {row.scanned_at - arrival} ms after it arrived"
 
 
-def _raw_of(record: Record, index: int, elements: dict[int, list[str]]) -> bytes:
+def _raw_of(record: Record, index: int, elements: dict[int, Sequence[bytes]]) -> bytes:
     """The original bytes of a scan that parsed: the record's, or those of its element of the array."""
     value = cast(bytes, record.value)  # it parsed
     if value.lstrip(_SPACE)[:1] != b"[":
         return value
     if record.offset not in elements:  # an array is taken apart once, however many of it are rejected
-        elements[record.offset] = _elements(value.decode())
-    return elements[record.offset][index].encode()
+        elements[record.offset] = elements_of(value) or [
+            element.encode() for element in _elements(value.decode())
+        ]
+    return elements[record.offset][index]

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -120,6 +121,24 @@ class Heart:
         return f"the worker hangs: its loop has stood for {still:.0f} s" if still > _HANGS_S else None
 
 
+class Deadline:
+    """Ends the process (exit code 1) some seconds after its first `start`, whatever it waits for by then.
+
+    A thread, not a timer of the event loop: that one is closed before Python waits for a thread that is in a
+    call of the Kafka client, and nobody would be left to end it.
+    """
+
+    def __init__(self, seconds: float = _GIVE_UP_STOPPING_S) -> None:
+        self._timer = threading.Timer(seconds, os._exit, (1,))
+        self._timer.daemon = True
+        self._once = threading.Lock()
+
+    def start(self) -> None:
+        """Begin to count; again: nothing."""
+        if self._once.acquire(blocking=False):
+            self._timer.start()
+
+
 class _Running:
     """The chunks of a role that are under way, and what ends the worker."""
 
@@ -206,8 +225,7 @@ class _Running:
         log.critical(
             "the worker ends, and what it has not acknowledged is delivered again: %r", error, exc_info=error
         )
-        loop = asyncio.get_running_loop()
-        loop.call_later(_GIVE_UP_STOPPING_S, os._exit, 1)
+        self._app.failing()
         self._begin(self._app.crash(error))
 
 
@@ -228,6 +246,7 @@ def build_app(settings: Settings, role: Role, metrics: Metrics, worker: int, hea
     app.closing = role.stop
     app.committing = running.committing
     app.draining = running.drain
+    app.failing = Deadline().start
     return app
 
 

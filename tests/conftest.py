@@ -1,7 +1,8 @@
 """Real engines for every test that wants them: started once a session, on free ports, in a scratch folder.
 
 A test takes `settings`: an installation of its own on these engines (own topic names, own Redis database,
-own ClickHouse database), with all its topics made. `engines` alone gives the addresses.
+own ClickHouse database), with all its topics made. `engines` alone gives the addresses. `clustered` is the
+same with a Redis Cluster of three nodes, emptied before each test.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import redis
 from clickhouse_driver import Client
 
 from deploy.local import engines as local
+from deploy.local import redis_cluster
 from deploy.local.topics import TopicAdmin
 from schemas.settings import Settings
 
@@ -77,3 +79,18 @@ def settings(engines: Engines) -> Iterator[Settings]:
     clickhouse.disconnect()
     marks.flushdb()
     marks.close()
+
+
+@pytest.fixture(scope="session")
+def redis_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_cluster.Nodes]:
+    """A Redis Cluster of three masters, started when a test first asks for it."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with redis_cluster.running(redis_cluster.nodes(folder), folder / "logs") as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def clustered(settings: Settings, redis_nodes: redis_cluster.Nodes) -> Settings:
+    """`settings` with an empty Redis Cluster."""
+    redis_nodes.empty()
+    return settings.model_copy(update={"redis": redis_nodes.url})

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from redis import Redis
 from redis.exceptions import RedisError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deploy.cli.output import DATA_WRONG, SERVER_AWAY, JsonFlag, err, fail, out, plain_errors, print_json
 from deploy.local.health import without_password
-from deploy.local.store import StoreStatus, store_status
+from deploy.local.store import StoreStatus, store_client, store_status
 from deploy.rebuild import RebuildError, declare_lost, rebuild
 from schemas.settings import Settings, SettingsError, load_settings
 from schemas.times import format_time
@@ -26,7 +25,7 @@ def _load() -> Settings:
 
 def _status(settings: Settings) -> StoreStatus:
     try:
-        with Redis.from_url(settings.redis_url, socket_timeout=5.0, socket_connect_timeout=3.0) as redis:
+        with store_client(settings.redis_url, 5.0) as redis:
             return store_status(redis)
     except RedisError as error:
         place = without_password(settings.redis_url)

@@ -24,7 +24,7 @@ from typing import IO
 
 import psutil
 
-from deploy.local.health import NotHealthyError, clickhouse_answers, kafka_answers, redis_answers
+from deploy.local.health import NotHealthyError, clickhouse_answers, kafka_answers, node_answers
 
 HOST = "127.0.0.1"
 _FIRST_PORT = 20_000  # above every default of ours
@@ -160,9 +160,12 @@ def _escaped(value: str) -> str:
     return "".join(chr(code) if 32 <= code < 127 and code != 92 else f"\\u{code:04x}" for code in codes)
 
 
-def redis(data: Path, port: int, databases: int = 16, maxmemory: str = "0") -> Launch:
+def redis(
+    data: Path, port: int, databases: int = 16, maxmemory: str = "0", bus_port: int | None = None
+) -> Launch:
     """A Redis on loopback that keeps every write (append-only file, synced each second) and evicts none:
-    past `maxmemory` (0: no bound) it refuses to grow, and ingest waits."""
+    past `maxmemory` (0: no bound) it refuses to grow, and ingest waits. `bus_port`: it is a node of a
+    cluster, and speaks to the others there (redis_cluster.py)."""
     server = shutil.which("redis-server")
     if server is None:
         raise EngineError("redis-server is not installed: run `make setup`, it installs or names it")
@@ -182,12 +185,17 @@ def redis(data: Path, port: int, databases: int = 16, maxmemory: str = "0") -> L
         "hash-max-listpack-entries": 512,
         "hash-max-listpack-value": 256,
     }
+    ports = {port: "TRUYVET_REDIS_PORT"}
+    if bus_port is not None:
+        # a node that is silent for so long is taken for dead: trials would only wait with the default of 15 s
+        options |= {"cluster-enabled": "yes", "cluster-port": bus_port, "cluster-node-timeout": 2000}
+        ports[bus_port] = "the port of its bus"
     flags = [word for key, value in options.items() for word in (f"--{key}", str(value))]
     return Launch(
-        "redis",
+        "redis" if bus_port is None else f"redis-{port}",
         (server, *flags),
-        {port: "TRUYVET_REDIS_PORT"},
-        lambda: redis_answers(f"redis://{HOST}:{port}/0"),
+        ports,
+        lambda: node_answers(f"redis://{HOST}:{port}/0"),
         lambda: data.mkdir(parents=True, exist_ok=True),
     )
 

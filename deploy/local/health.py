@@ -12,6 +12,8 @@ from clickhouse_driver.errors import Error as ClickHouseError
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from schemas.settings import redis_cluster
+
 # A health question that hangs would hide that the server does: each is given up after this many seconds.
 PATIENCE = 3.0
 
@@ -43,10 +45,25 @@ def kafka_answers(address: str, seconds: float = PATIENCE) -> None:
 
 
 def redis_answers(url: str, seconds: float = PATIENCE) -> None:
-    """Raises NotHealthyError unless Redis says PONG (while it loads its file it does not)."""
+    """Raises NotHealthyError unless Redis says PONG (while it loads its file it does not); of a cluster,
+    unless every node that the URL names holds it for whole."""
+    cluster = redis_cluster(url)
+    for node in [url] if cluster is None else cluster:
+        node_answers(node, seconds, clustered=cluster is not None)
+
+
+def node_answers(url: str, seconds: float = PATIENCE, clustered: bool | None = None) -> None:
+    """Raises NotHealthyError unless one Redis says PONG, and is (or is not) a node of a whole cluster."""
     client = redis.Redis.from_url(url, socket_timeout=seconds, socket_connect_timeout=seconds, retry=None)
     try:
         client.ping()
+        if clustered is not None and bool(client.info("cluster")["cluster_enabled"]) != clustered:
+            kind = (
+                "no cluster: set TRUYVET_REDIS=redis://" if clustered else "a cluster: set redis+cluster://"
+            )
+            raise NotHealthyError(f"Redis at {without_password(url)} is {kind}host:port")
+        if clustered and client.cluster("info")["cluster_state"] != "ok":
+            raise NotHealthyError(f"Redis at {without_password(url)}: its cluster is not whole")
     except redis.RedisError as error:
         raise NotHealthyError(f"Redis at {without_password(url)}: {error}") from None
     finally:

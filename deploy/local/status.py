@@ -12,14 +12,13 @@ from typing import Final, Literal
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
-from redis import Redis
 from redis.exceptions import RedisError
 
 from deploy.local import engines, health
 from deploy.local.lag import Freshness, Lag, LagUnknownError, freshness, lag_and_age
 from deploy.local.roles import INGEST, Worker, health_url, workers
 from deploy.local.stack import Stack
-from deploy.local.store import StoreStatus, store_status
+from deploy.local.store import StoreStatus, store_client, store_status
 from deploy.local.supervision import WATCH, Process, SupervisorError
 from deploy.local.watch import Death, deaths
 
@@ -115,7 +114,7 @@ def _aging(lag: Lag) -> str:
 
 def _store(stack: Stack) -> StoreStatus | None:
     try:
-        with Redis.from_url(stack.settings.redis_url, socket_timeout=health.PATIENCE) as client:
+        with store_client(stack.settings.redis_url, health.PATIENCE) as client:
             return store_status(client)
     except (RedisError, OSError):
         return None  # the row of redis says so

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from redis import Redis
+from redis import Redis, RedisCluster
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
+from redis.retry import Retry
+
+from schemas.settings import redis_cluster
 
 _FULL: Final = 0.95
 
@@ -37,12 +42,36 @@ class StoreStatus:
         return f"{self.used / 1e6:,.0f} MB {bound}{note}"
 
 
-def store_status(redis: Redis) -> StoreStatus:
-    """Ask Redis. Raises redis.RedisError."""
+def store_client(url: str, seconds: float) -> Redis | RedisCluster:
+    """A client that gives up after so long, to look with. Raises redis.RedisError."""
+    nodes = redis_cluster(url)
+    if nodes is None:
+        return Redis.from_url(url, socket_timeout=seconds, socket_connect_timeout=seconds)
+    refusal = RedisError("no node is named")
+    for node in nodes:
+        try:
+            return RedisCluster.from_url(
+                node, socket_timeout=seconds, socket_connect_timeout=seconds, retry=Retry(NoBackoff(), 0)
+            )
+        except (RedisError, RedisClusterException) as error:
+            refusal = RedisError(str(error))
+    raise refusal
+
+
+def store_status(redis: Redis | RedisCluster) -> StoreStatus:
+    """Ask Redis. Raises redis.RedisError. Of a cluster, the memory is that of the node that is fullest: it
+    is what ingest waits for."""
     told: Any = redis.hgetall("s:{0}")
     fields = {name.decode(): value.decode() for name, value in told.items()}
-    memory: Any = redis.info("memory")
-    used, most = int(memory["used_memory"]), int(memory.get("maxmemory", 0))
+    if isinstance(redis, RedisCluster):
+        said: Any = redis.info("memory", target_nodes=RedisCluster.PRIMARIES)
+        memories = list(said.values())
+    else:
+        memories = [redis.info("memory")]
+    used, most = max(
+        ((int(each["used_memory"]), int(each.get("maxmemory", 0))) for each in memories),
+        key=lambda each: (each[0] / each[1] if each[1] else 0.0, each[0]),
+    )
     since = int(fields.get("since", 0))
     if "epoch" not in fields:
         # new, or lost: the next worker that starts knows, by what Kafka says was acknowledged

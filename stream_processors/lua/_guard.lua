@@ -5,3 +5,5 @@ local known, state = table.remove(ARGV), table.remove(KEYS)
 if redis.call('HGET', state, 'epoch') ~= known then
     return redis.error_reply('STORELOST another epoch than ' .. known)
 end
+-- who was erased: the key of the same shard
+local erased = 'x' .. string.sub(state, 2)

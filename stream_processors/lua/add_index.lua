@@ -1,53 +1,79 @@
 -- Person step of a scan: add (hour, venue) pairs to the persons' indexes, read the persons' cases.
--- ARGV[1], msgpack: { entries, case_keys, floor }
---   entries, flat: index_key, expire_at of its latest hour, count, then count entries, for each person;
---   entry = 4-byte big-endian hour .. venue code
---   case_keys: of the same persons, at most 2,000
---   floor = entries below this 4-byte hour may go
--- Returns { position of the person, HGETALL of its cases } for those who have any.
+-- ARGV[1], msgpack: { lists, persons }
+--   lists, flat: key, expire_at, entries, entries again. Entries are 16 bytes: person (8), hour of the day, venue (7).
+--     Those of new marks are appended as they are; those of marks that were there already, by the same scan, only
+--     if they are not there: the first delivery may have ended before it came here
+--   persons, flat: shard, persons (8 bytes each), for every shard
+-- Returns { person, HGETALL of its cases } for those who have any.
 local request = cmsgpack.unpack(ARGV[1])
-local entries, case_keys, floor = request[1], request[2], request[3]
-local call, byte = redis.call, string.byte
-local function hour_of(entry)
-    local a, b, c, d = byte(entry, 1, 4)
-    return ((a * 256 + b) * 256 + c) * 256 + d
+local lists, persons = request[1], request[2]
+local call, sub, find, byte = redis.call, string.sub, string.find, string.byte
+
+local function digits(person)
+    return (string.gsub(person, '.', function(c) return string.format('%02x', byte(c)) end))
 end
-local any_erased = call('EXISTS', 'x:{0}') == 1
-local at = 1
-while entries[at] do
-    local key, expire_at, first, last = entries[at], entries[at + 1], at + 3, at + 2 + entries[at + 2]
-    local added = 0
-    -- of a person who was erased, entries up to that hour are left out
-    local limit = any_erased and call('HGET', 'x:{0}', 'i' .. string.sub(key, -16))
-    limit = limit and tonumber(string.sub(limit, 1, 12))
-    for i = first, last do
-        if not limit or hour_of(entries[i]) > limit then
-            added = added + call('HSET', key, entries[i], '')
+
+-- without the entries, up to an hour, of persons who were erased
+local function permitted(entries, day)
+    local kept = {}
+    for at = 1, #entries, 16 do
+        local entry = sub(entries, at, at + 15)
+        local limit = call('HGET', erased, 'i' .. digits(sub(entry, 1, 8)))
+        if not limit or day * 24 + byte(entry, 9) > tonumber(sub(limit, 1, 12)) then
+            kept[#kept + 1] = entry
         end
     end
-    -- a new key has no expiry yet; a known one keeps the later
-    if added > 0 and call('EXPIREAT', key, expire_at, 'NX') == 0 then
-        call('EXPIREAT', key, expire_at, 'GT')
-        -- A person who scans every day keeps the key for ever, so expired entries go now and then: when the
-        -- number of the hour is a multiple of 29, which somebody who only ever scans at one hour of the day
-        -- meets every 29th day.
-        if (byte(entries[first], 3) * 256 + byte(entries[first], 4)) % 29 == 0 then
-            for _, entry in ipairs(call('HKEYS', key)) do
-                if string.sub(entry, 1, 4) < floor then
-                    call('HDEL', key, entry)
-                end
+    return table.concat(kept)
+end
+
+local function holds(all, entry)
+    local at = find(all, entry, 1, true)
+    while at and at % 16 ~= 1 do
+        at = find(all, entry, at + 1, true)
+    end
+    return at
+end
+
+local any_erased = call('EXISTS', erased) == 1
+for at = 1, #lists, 4 do
+    local key, fresh, again = lists[at], lists[at + 2], lists[at + 3]
+    if any_erased then
+        local day = tonumber(string.match(key, '%d+$'))
+        fresh, again = permitted(fresh, day), permitted(again, day)
+    end
+    if again ~= '' then
+        local all = table.concat(call('LRANGE', key, 0, -1)) .. fresh
+        for from = 1, #again, 16 do
+            local entry = sub(again, from, from + 15)
+            if not holds(all, entry) then
+                fresh, all = fresh .. entry, all .. entry
             end
         end
     end
-    at = last + 1
+    -- by the day that the key speaks of, and once: the day does not change
+    if fresh ~= '' and call('RPUSH', key, fresh) == 1 then
+        call('EXPIREAT', key, lists[at + 1])
+    end
 end
 local found = {}
--- hardly anybody is a case: one question for all of them
-if #case_keys > 0 and call('EXISTS', unpack(case_keys)) > 0 then
-    for position, key in ipairs(case_keys) do
-        local cases = call('HGETALL', key)
-        if #cases > 0 then
-            found[#found + 1] = { position - 1, cases }
+for at = 1, #persons, 2 do
+    local having = 'w:{' .. persons[at] .. '}'
+    -- hardly anybody is a case
+    if call('EXISTS', having) == 1 then
+        local of_shard = persons[at + 1]
+        for first = 1, #of_shard, 8000 do
+            local asked = {}
+            for from = first, math.min(first + 7999, #of_shard), 8 do
+                asked[#asked + 1] = sub(of_shard, from, from + 7)
+            end
+            for place, score in ipairs(call('ZMSCORE', having, unpack(asked))) do
+                if score then
+                    local cases = call('HGETALL', 'c:{' .. persons[at] .. '}:' .. digits(asked[place]))
+                    if #cases > 0 then
+                        found[#found + 1] = { asked[place], cases }
+                    end
+                end
+            end
         end
     end
 end

@@ -9,13 +9,13 @@ local request = cmsgpack.unpack(ARGV[1])
 local marks, flag_keys = request[1], request[2]
 local call, byte = redis.call, string.byte
 local verdicts, count, at = {}, 0, 1
-local any_erased = call('EXISTS', 'x:{0}') == 1 -- hardly ever: nothing more is asked otherwise
+local any_erased = call('EXISTS', erased) == 1 -- hardly ever: nothing more is asked otherwise
 while marks[at] do
     local key, last, added = marks[at], at + 2 + 2 * marks[at + 2], 0
     local hour = any_erased and tonumber(string.match(key, '%d+$'))
     for i = at + 3, last, 2 do
         local field, mark, verdict = marks[i], marks[i + 1], 'n'
-        local limit = any_erased and call('HGET', 'x:{0}', 'm' .. field)
+        local limit = any_erased and call('HGET', erased, 'm' .. field)
         if limit and hour <= tonumber(string.sub(limit, 1, 12)) then
             verdict = 'e'
         -- nearly always a person's first mark of the hour

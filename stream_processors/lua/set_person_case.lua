@@ -1,7 +1,8 @@
 -- Second step of a case: give the person the case, read where the person was, in one.
--- KEYS[1] c: of the person, KEYS[2] p: of the person. ARGV: case_id, record, expire_at, now (seconds).
--- Returns the entries of the person's index.
-local key = KEYS[1]
+-- KEYS: c: of the person, w: of the shard, then the lists of the index, a day each.
+-- ARGV: case_id, record, expire_at, now (seconds), person (8 bytes).
+-- Returns the person's entries, flat: position of the list from 0, hour of the day and venue (8 bytes).
+local key, having, person = KEYS[1], KEYS[2], ARGV[5]
 local standing = redis.call('HGET', key, ARGV[1])
 if not standing or string.sub(standing, 1, 8) < string.sub(ARGV[2], 1, 8) then
     redis.call('HSET', key, ARGV[1], ARGV[2])
@@ -11,4 +12,6 @@ if redis.call('TTL', key) < 0 then
 else
     redis.call('EXPIREAT', key, ARGV[3], 'GT')
 end
-return redis.call('HKEYS', KEYS[2])
+redis.call('ZADD', having, 'GT', ARGV[3], person)
+redis.call('ZREMRANGEBYSCORE', having, '-inf', '(' .. ARGV[4])
+return entries_of(person, 3)

@@ -48,7 +48,7 @@ def scans(data: bytes) -> None:
     assert _told(together) == sorted(line for each in apart for line in _told(each)), "a neighbour matters"
 
     def ids(*found: Validated) -> list[str]:
-        return sorted(scan["scan_id"] for each in found for scan in each.scans)
+        return sorted(scan_id for each in found for scan_id in each.scans.scan_ids)
 
     assert ids(together) == ids(*apart), "a neighbour matters"
     for value, found in zip(values, apart, strict=True):

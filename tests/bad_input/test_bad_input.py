@@ -67,7 +67,7 @@ def test_validation_says_what_the_oracle_says(seed: int) -> None:
             for each in found.rejected
         )
         assert bad == wanted_bad
-        assert Counter(scan["scan_id"] for scan in found.scans) == wanted_good
+        assert Counter(found.scans.scan_ids) == wanted_good
 
 
 def letter(**headers: str) -> DeadLetter:

@@ -18,7 +18,8 @@ from typing import Any, Final
 import truyvet
 from stream_processors import worker
 from stream_processors.outputs import DurableProducer, Out
-from stream_processors.store import DUPLICATE, REDELIVERY, Ingested, MarkRow, Store
+from stream_processors.requests import Marks
+from stream_processors.store import DUPLICATE, REDELIVERY, Ingested, Store
 
 ONCE: Final = "CHAOS_ONCE"
 # Longer than the time between two commits: what is acknowledged is committed by then.
@@ -64,8 +65,8 @@ def dedup_by_claim() -> None:
     """A mark that is already there is a duplicate, whoever made it."""
     add_scans = Store.add_scans
 
-    async def claim(self: Store, rows: Sequence[MarkRow], venues: Sequence[str], now_ms: int) -> Ingested:
-        found = await add_scans(self, rows, venues, now_ms)
+    async def claim(self: Store, marks: Marks, venues: Sequence[str]) -> Ingested:
+        found = await add_scans(self, marks, venues)
         found.verdicts = found.verdicts.replace(REDELIVERY, DUPLICATE)
         return found
 
@@ -77,8 +78,8 @@ def flags_ignored() -> None:
     """A scan does not hear of the cases flagged at its venue."""
     add_scans = Store.add_scans
 
-    async def deaf(self: Store, rows: Sequence[MarkRow], venues: Sequence[str], now_ms: int) -> Ingested:
-        found = await add_scans(self, rows, venues, now_ms)
+    async def deaf(self: Store, marks: Marks, venues: Sequence[str]) -> Ingested:
+        found = await add_scans(self, marks, venues)
         found.flags = {}
         return found
 

@@ -136,11 +136,12 @@ class Actors:
     cases: type[Cases] = Cases
     matcher: type[Matcher] = Matcher
     store: type[Store] = Store
+    layout: Layout = _LAYOUT
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
 
     def _parts(self, port: Port) -> dict[str, Any]:
         store = self.store.__new__(self.store)
-        store.layout = _LAYOUT
+        store.layout = self.layout
         store._scripts = cast(Any, _Scripts(port))
         return {
             "store": store,

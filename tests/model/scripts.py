@@ -1,7 +1,7 @@
 """The real scripts on a real Redis, from any state: a function of state and arguments, remembered.
 
-A state is six parts, one for each family of keys (`v`, `p`, `c`, `k`, `f`, `e`); each part is interned, so
-that states compare and hash as small tuples.
+A state is seven parts, one for each family of keys (`v`, `p`, `c`, `w`, `k`, `f`, `e`); each part is
+interned, so that states compare and hash as small tuples.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import redis
 
 from stream_processors.scripts import source
 
-FAMILIES: Final = "vpckfe"
+FAMILIES: Final = "vpcwkfe"
 # The keys that each script may touch. One that touches another finds it empty, and is found out.
 TOUCHES: Final[Mapping[str, str]] = {
     "add_marks": "vf",
-    "add_index": "pc",
+    "add_index": "pcw",
     "set_case": "k",
-    "set_person_case": "cp",
+    "set_person_case": "cwp",
     "add_case_venues": "k",
     "set_flag": "fe",
     "read_marks": "v",
@@ -30,7 +30,15 @@ EPOCH: Final = "model"
 _DUMP: Final = """
 local found = {}
 for _, key in ipairs(redis.call('KEYS', '*')) do
-    if string.sub(key, 1, 2) ~= 's:' then found[#found + 1] = { key, redis.call('HGETALL', key) } end
+    local family, fields = string.sub(key, 1, 1), nil
+    if family == 'p' then
+        fields = { '', table.concat(redis.call('LRANGE', key, 0, -1)) }
+    elseif family == 'w' then
+        fields = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+    elseif family ~= 's' then
+        fields = redis.call('HGETALL', key)
+    end
+    if fields then found[#found + 1] = { key, fields } end
 end
 return found
 """
@@ -38,6 +46,11 @@ return found
 Part = frozenset[tuple[str, bytes, bytes]]  # key, field, value
 State = tuple[int, ...]  # an interned part for each family
 EMPTY: Final[State] = (0,) * len(FAMILIES)
+
+
+def _in_order(entries: bytes) -> bytes:
+    """Entries of an index: in whichever order, however often one is there, they say the same."""
+    return b"".join(sorted({entries[at : at + 16] for at in range(0, len(entries), 16)}))
 
 
 def frozen(reply: Any) -> Any:
@@ -90,7 +103,12 @@ class Scripts:
         before = [self._parts[state[FAMILIES.index(family)]] for family in families]
         for part in before:
             for key, field, value in part:
-                pipeline.hset(key, field, value)
+                if key[0] == "p":
+                    pipeline.rpush(key, value)
+                elif key[0] == "w":
+                    pipeline.zadd(key, {field: float(value)})
+                else:
+                    pipeline.hset(key, field, value)
         pipeline.evalsha(self._shas[name], len(keys) + 1, *keys, "s:{0}", *args, EPOCH)
         pipeline.evalsha(self._dump, 0)
         *_, reply, dump = pipeline.execute()
@@ -98,7 +116,7 @@ class Scripts:
         for raw, fields in dump:
             key = raw.decode()
             for field, value in zip(fields[::2], fields[1::2], strict=True):
-                after[key[0]].add((key, field, value))
+                after[key[0]].add((key, field, _in_order(value) if key[0] == "p" else value))
         return frozen(reply), tuple(self._intern(frozenset(after[family])) for family in families)
 
     def at_rest(self, state: State) -> State:

@@ -13,8 +13,9 @@ from schemas.events import Case
 from stream_processors.cases import Cases
 from stream_processors.matching import Decision, Key
 from stream_processors.presence import Mark
+from stream_processors.requests import Marks
 from stream_processors.scripts import source
-from stream_processors.store import Attempt, Ingested, MarkRow, Store
+from stream_processors.store import Attempt, Ingested, Store
 from stream_processors.touches import Touch, touched_records
 
 
@@ -28,16 +29,16 @@ def _settled(decision: Decision) -> Decision:
 class DedupByClaim(Store):
     """A mark that is there already is a duplicate, whoever made it."""
 
-    async def add_scans(self, rows: Sequence[MarkRow], flag_venues: Sequence[str], now_ms: int) -> Ingested:
-        found = await super().add_scans(rows, flag_venues, now_ms)
+    async def add_scans(self, marks: Marks, flag_venues: Sequence[str]) -> Ingested:
+        found = await super().add_scans(marks, flag_venues)
         return replace(found, verdicts=found.verdicts.replace("r", "d"))
 
 
 class BlindToFlags(Store):
     """A scan does not look at the flags of its venue."""
 
-    async def add_scans(self, rows: Sequence[MarkRow], flag_venues: Sequence[str], now_ms: int) -> Ingested:
-        return replace(await super().add_scans(rows, flag_venues, now_ms), flags={})
+    async def add_scans(self, marks: Marks, flag_venues: Sequence[str]) -> Ingested:
+        return replace(await super().add_scans(marks, flag_venues), flags={})
 
 
 class RecordThenPublish(Store):

@@ -23,8 +23,9 @@ from schemas import topics
 from schemas.settings import Settings
 from stream_processors.erasing import restore
 from stream_processors.layout import Layout
-from stream_processors.scripts import connect
-from stream_processors.store import ERASED, NEW, MarkRow, Store
+from stream_processors.requests import MarkRow, Marks
+from stream_processors.servers import connect
+from stream_processors.store import ERASED, NEW, Store
 from tests.stream.harness import HOUR, MINUTE, Installation, installed, now_ms, person
 
 pytestmark = pytest.mark.engines
@@ -197,11 +198,11 @@ def test_the_store_refuses_up_to_the_hour_and_takes_what_is_later(settings: Sett
         await store.refuse_marks(GONE, hour, now // 1000 + 60, now)
         await store.refuse_index(GONE, hour, now // 1000 + 60, now)
         await store.refuse_marks(GONE, hour - 9, now // 1000 + 60, now)  # an older one takes nothing back
-        found = await store.add_scans(rows, [], now)
+        found = await store.add_scans(Marks.of(rows), [])
         index = await store.index_of(GONE, hour + 9), await store.index_of(OTHER, hour + 9)
         # an entry whose time is over goes with the next one
         await store.refuse_marks(OTHER, hour, now // 1000 + 1_000, now + 100_000)
-        later = await store.add_scans([rows[3]], [], now)
+        later = await store.add_scans(Marks.of([rows[3]]), [])
         assert await restore(store, [], now) == 0
         await store.close()
         return found.verdicts, *index, later.verdicts

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from schemas import topics
-from schemas.settings import SettingsError, load_settings
+from schemas.settings import SettingsError, load_settings, redis_cluster
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +41,13 @@ def test_addresses_given_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.partitions == {"scans": 12}
 
 
+def test_a_cluster_is_named_by_some_of_its_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUYVET_REDIS", "rediss+cluster://me:secret@a:7000,b:7001")
+    url = load_settings().redis_url
+    assert redis_cluster(url) == ["rediss://me:secret@a:7000", "rediss://me:secret@b:7001"]
+    assert redis_cluster("redis://a:7000/0") is None
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -49,6 +56,9 @@ def test_addresses_given_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
         ("RETENTION_DAYS", "0"),
         ("REDIS", "localhost"),
         ("REDIS", "redis://host:port/0"),
+        ("REDIS", "redis+cluster://a:1,b"),
+        ("REDIS", "redis+cluster://a:1,b:2/3"),
+        ("REDIS", "http+cluster://a:1"),
         ("CLICKHOUSE", "http://host:8123/"),
         ("IDENTITY_KEY", "secret"),
         ("IDENTITY_KEY", "ab" * 31),

@@ -85,13 +85,14 @@ def test_the_truth_is_what_a_validator_finds_in_the_bytes() -> None:
     found = validate(records, lambda asked: {code: None for code in asked if code in codes}, 30 * DAY_MS)
     kind = {"in": 0, "out": 1, "void": 2}
     marks = {
-        (
-            int(scan["person"], 16),
-            codes[scan["venue"]],
-            scan["scanned_at"] // 60_000,
-            kind[scan.get("kind", "in")],
+        (int(person, 16), codes[venue], at // 60_000, kind[word])
+        for person, venue, at, word in zip(
+            found.scans.persons,
+            found.scans.venues,
+            found.scans.scanned_at.tolist(),
+            found.scans.kinds,
+            strict=True,
         )
-        for scan in found.scans
     }
     meant = set(
         zip(

@@ -13,7 +13,7 @@ import redis
 from clickhouse_driver import Client
 
 from deploy.local import engines as local
-from deploy.local.store import store_status
+from deploy.local.store import store_client, store_status
 from deploy.rebuild import rebuild
 from schemas import topics
 from schemas.settings import Settings
@@ -27,7 +27,7 @@ ROLES = ("ingest", "cases", "matcher", "archive")
 def buckets(url: str) -> dict[tuple[str, str, int], bytes]:
     """(venue, person, hour) → the mark bytes that Redis holds, without tags."""
     found: dict[tuple[str, str, int], bytes] = {}
-    with redis.Redis.from_url(url) as client:
+    with store_client(url, 5.0) as client:
         for key in client.scan_iter("v:*", count=1000):
             _, _, venue, hour = key.decode().split(":")
             for field, marks in client.hgetall(key).items():
@@ -36,7 +36,7 @@ def buckets(url: str) -> dict[tuple[str, str, int], bytes]:
 
 
 def whole(settings: Settings) -> bool:
-    with redis.Redis.from_url(settings.redis_url) as client:
+    with store_client(settings.redis_url, 5.0) as client:
         status = store_status(client)
         return status.whole and bool(status.since)
 
@@ -90,7 +90,7 @@ def test_a_wiped_redis_is_noticed_rebuilt_and_what_became_due_is_published(
 
 
 def state(settings: Settings) -> dict[bytes, bytes]:
-    with redis.Redis.from_url(settings.redis_url) as client:
+    with store_client(settings.redis_url, 5.0) as client:
         found: dict[bytes, bytes] = client.hgetall("s:{0}")
         return found
 

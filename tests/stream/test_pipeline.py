@@ -22,9 +22,14 @@ INDEX, CONTACT, OTHER = person(1), person(2), person(3)
 
 
 @pytest.fixture
-def here(settings: Settings, tmp_path: Path) -> Iterator[Installation]:
+def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
+    settings = request.getfixturevalue(getattr(request, "param", "settings"))
     with installed(settings, tmp_path, "ingest", "cases", "matcher") as installation:
         yield installation
+
+
+# on one Redis, and on a Redis Cluster
+either = pytest.mark.parametrize("here", ["settings", "clustered"], indirect=True)
 
 
 def noon_before_yesterday() -> int:
@@ -42,6 +47,7 @@ def window(at: int) -> dict[str, object]:
     return {"person": INDEX, "infectious_from": at - 6 * HOUR, "infectious_to": at + 6 * HOUR}
 
 
+@either
 def test_scan_then_case_and_case_then_scan_name_the_same_people(here: Installation) -> None:
     venue = here.venue()
     at = noon_before_yesterday()
@@ -73,6 +79,7 @@ def test_scan_then_case_and_case_then_scan_name_the_same_people(here: Installati
     assert headers == {"department": b"so-cong-thuong"}
 
 
+@either
 def test_withdrawal_narrowing_check_out_and_void(here: Installation) -> None:
     venue, at = here.venue(), noon_before_yesterday()
     here.scan(INDEX, venue, at)
@@ -109,6 +116,7 @@ def test_withdrawal_narrowing_check_out_and_void(here: Installation) -> None:
     assert {(exposure["status"], exposure["case_version"]) for exposure in final} == {("withdrawn", 5)}
 
 
+@either
 def test_a_place_time_covers_stalls_also_new_ones(here: Installation) -> None:
     market = here.venue(dwell=30)
     stall = here.venue(parent=market, dwell=20)
@@ -157,6 +165,7 @@ def test_refused_cases_say_why(here: Installation) -> None:
     assert reasons == [b"conflict", b"subject_changed", b"tombstone", b"malformed", b"invalid", b"invalid"]
 
 
+@either
 def test_mixed_batches_duplicates_and_rejected(here: Installation) -> None:
     venue, at = here.venue(), noon_before_yesterday()
     first = here.scan(INDEX, venue, at)

@@ -9,14 +9,14 @@ from schemas.events import Case
 from stream_processors.layout import (
     Layout,
     exposure_field,
-    index_entry,
+    index_tail,
     mark_byte,
     marks_of,
     pack_standing,
     pack_warned,
     read_case,
+    read_code,
     read_field,
-    read_index_entry,
     tag,
     unpack_standing,
     unpack_warned,
@@ -103,7 +103,9 @@ def test_marks_and_index_entries_are_read_as_written(
 ) -> None:
     value = b"".join(bytes((mark_byte(kind, minute),)) + tag("x") for minute, kind in marks)
     assert marks_of(hour, value) == [(hour * 60 + minute, kind) for minute, kind in marks]
-    assert read_index_entry(index_entry(hour, venue)) == (hour, venue)
+    tail = index_tail(hour, venue)
+    assert len(tail) == 8
+    assert (tail[0], read_code(tail[1:])) == (hour % 24, venue)
 
 
 def test_entries_are_read_as_written() -> None:
@@ -131,4 +133,12 @@ def test_what_is_kept_outlives_the_retention() -> None:
     assert layout.case_expiry(case(), 0) > layout.bucket_expiry(1_700_100_000 // 3600)
     same_slot = {key.split("}")[0][2:] for key in (layout.bucket("CCCC", 1), layout.flags("CCCC"))}
     assert same_slot == {layout.entries("CCCC", "k").split("}")[0][2:]}
-    assert layout.person_keys("a" * 16) == (layout.index("a" * 16), layout.cases("a" * 16))
+    keys = [
+        layout.cases("a" * 16),
+        *layout.index("a" * 16, range(3)),
+        layout.having_cases(layout.shard("a" * 16)),
+    ]
+    assert len({key.split("}")[0][2:] for key in keys}) == 1
+    days = layout.index_days(hour * 3_600_000)
+    assert layout.index_expiry(days.start - 1) <= hour * 3600 < layout.index_expiry(days.start + 1)
+    assert hour // 24 + 1 in days

@@ -131,9 +131,9 @@ def test_what_is_no_json_in_an_array_harms_only_its_own_element() -> None:
 def test_arrival_is_received_at_then_the_header_then_the_timestamp() -> None:
     old = dumps(scan(scanned_at=NOW - 31 * DAY))
     assert judge(old).rejected[0].reason == "too_old"
-    assert judge(old, headers=[("arrival", str(NOW - DAY).encode())]).arrivals == [NOW - DAY]
+    assert judge(old, headers=[("arrival", str(NOW - DAY).encode())]).scans.arrivals == [NOW - DAY]
     own = dumps(scan(scanned_at=NOW - 31 * DAY, received_at=NOW - 2 * DAY))
-    assert judge(own, headers=[("arrival", str(NOW).encode())]).arrivals == [NOW - 2 * DAY]
+    assert judge(own, headers=[("arrival", str(NOW).encode())]).scans.arrivals == [NOW - 2 * DAY]
 
 
 def test_headers_without_a_value_are_passed_over() -> None:
@@ -156,7 +156,7 @@ def test_malformed_neighbours_cannot_swallow_a_scan() -> None:
     filler = dumps(scan()) + b"," + dumps(scan())
     innocent = dumps(scan(person="f" * 16))
     result = judge(head, innocent, tail, filler, filler)
-    assert [found["person"] for found in result.scans] == ["f" * 16]
+    assert result.scans.persons == ["f" * 16]
     assert sorted(bad.offset for bad in result.rejected) == [0, 2, 3, 4]
 
 
@@ -184,10 +184,24 @@ def test_a_record_is_judged_the_same_alone_and_in_company(some: list[bytes]) -> 
     together = judge(*some)
     apart = [judge(value) for value in some]
 
-    def key(found: object) -> str:
-        return json.dumps(found, sort_keys=True)
+    def columns(found: Validated) -> list[tuple[object, ...]]:
+        scans = found.scans
+        return list(
+            zip(
+                scans.scan_ids,
+                scans.persons,
+                scans.venues,
+                scans.scanned_at.tolist(),
+                scans.kinds,
+                scans.sources,
+                scans.parties,
+                scans.arrivals,
+                scans.indexes,
+                strict=True,
+            )
+        )
 
-    assert sorted(map(key, together.scans)) == sorted(key(one) for part in apart for one in part.scans)
+    assert sorted(columns(together)) == sorted(one for part in apart for one in columns(part))
     assert sorted(
         (bad.offset, bad.index, bad.reason, bad.value or b"") for bad in together.rejected
     ) == sorted(

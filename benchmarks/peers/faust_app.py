@@ -1,0 +1,38 @@
+"""What both Faust peers share: the app, the topics, and deduplication by one Redis pipeline a call.
+
+Faust flushes its producer before it commits offsets, so a visit that was sent is durable by then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import faust
+import redis.asyncio
+
+from benchmarks.peers.scans import bucket, mark, tag
+from schemas.events import Scan
+
+app = faust.App(
+    os.environ["BENCH_GROUP"],
+    broker=f"kafka://{os.environ['TRUYVET_KAFKA']}",
+    store="memory://",
+    value_serializer="raw",
+    producer_compression_type="lz4",
+    consumer_auto_offset_reset="earliest",
+    topic_disable_leader=True,  # there is no table: it would only make one more topic
+    topic_allow_declare=False,  # both topics exist
+)
+scans = app.topic(os.environ["BENCH_INPUT"], value_type=bytes)
+visits = app.topic(os.environ["BENCH_OUTPUT"], value_type=bytes)
+_store = redis.asyncio.Redis.from_url(os.environ["TRUYVET_REDIS"])
+
+
+async def unique(found: Sequence[Scan]) -> list[Scan]:
+    """Those that are the first of their mark."""
+    pipeline = _store.pipeline(transaction=False)
+    for scan in found:
+        pipeline.hsetnx(bucket(scan), mark(scan), tag(scan))
+    answers = await pipeline.execute()
+    return [scan for scan, new in zip(found, answers, strict=True) if new]
