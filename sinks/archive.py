@@ -3,13 +3,16 @@
 One flush, the numbered steps of which make at-least-once delivery enough:
 1. records are read and turned into rows (sinks/rows.py) until there are 100,000 marks or half a second is
    over;
-2. one synchronous insert per table. ClickHouse away or slow: again with growing pauses, for as long as it
-   takes, polling Kafka with paused partitions so that the group keeps this member; nothing is skipped. A row
-   that the server refuses for what is in it is found (sinks/blocks.py) and written to `archive.rejected`;
+2. one synchronous insert per table, in a second thread: while it waits for ClickHouse, the rows of the next
+   flush are read. ClickHouse away or slow: again with growing pauses, for as long as it takes, while the
+   first thread polls Kafka with paused partitions so that the group keeps this member; nothing is skipped.
+   A row that the server refuses for what is in it is found (sinks/blocks.py) and written to
+   `archive.rejected`;
 3. the offsets after those records are committed. A crash before this reads them again, and a row inserted
    twice merges away: marks by OR, the others by their key and version.
-A partition that is revoked between 1 and 3 loses its place in the commit, not its rows: its new owner inserts
-them once more, which changes nothing.
+One flush is under way at a time, and its offsets alone are committed after it. A partition that is revoked
+between 1 and 3 loses its place in the commit, not its rows: its new owner inserts them once more, which
+changes nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass
 from typing import Any, Final
 
 from clickhouse_driver import Client
@@ -37,7 +43,7 @@ from sinks.offsets import Offsets
 from sinks.patience import ArchiveError, EndedError, Patience, RefusedError
 
 FLUSH_MARKS: Final = 100_000
-FLUSH_BYTES: Final = 64 * 1024 * 1024  # rejected records may be large: bounds the memory of a flush
+FLUSH_BYTES: Final = 32 * 1024 * 1024  # rejected records may be large: bounds the memory of two flushes
 FLUSH_SECONDS: Final = 0.5
 _POLL_SECONDS: Final = 0.1  # how late a flush or the end may be noticed
 _MOST_MESSAGES: Final = 200  # a poll: with 1,000 marks a record, twice a flush
@@ -46,7 +52,7 @@ _LONGEST_SILENCE_S: Final = 3.0
 # A server that hangs in the last insert must not hold the end: past it the connection is cut. With the close
 # of the consumer it stays under the 10 seconds after which supervisors kill.
 _LAST_FLUSH_SECONDS: Final = 6.0
-# The loop beats at every poll; between two may lie an insert per table, each up to its time-out.
+# Both threads beat, the second before every insert; between two beats lies one up to its time-out.
 _DEAD_AFTER_SECONDS: Final = connection.ANSWER_TIMEOUT_S * (len(rows.COLUMNS) + 1)
 _WORDS_EVERY_SECONDS: Final = 30.0  # the same trouble is told once in this time
 
@@ -73,8 +79,21 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Flush:
+    """Rows on their way into ClickHouse; `started` monotonic."""
+
+    batch: rows.Rows
+    started: float
+    done: Future[None]
+
+
 class Archive:
-    """One sink. `work` runs until `stop` is set; one thread uses all of it, and /healthz reads `trouble`."""
+    """One sink. `work` runs until `stop` is set; /healthz reads `trouble`.
+
+    The thread of `work` has the consumer, the rows that gather and the offsets; a second one, during a flush,
+    the client and the rows of that flush.
+    """
 
     def __init__(
         self,
@@ -91,7 +110,7 @@ class Archive:
         self._client = client
         self._topics: dict[str, Topic] = {settings.topic(topic): topic for topic in rows.TOPICS}
         self._patience = Patience(stop, counters, self._tell)
-        self._inserter = Inserter(client, self._patience, counters, self._hold, self._alive)
+        self._inserter = Inserter(client, self._patience, counters, self._pause, self._alive)
         self._aside = Aside(settings)
         self._consumer: Consumer | None = None
         self._rows = rows.Rows()
@@ -100,14 +119,17 @@ class Archive:
         self._strays: list[Message] = []
         self._held = False  # partitions are paused
         self._told: dict[str, float] = {}
-        self._beat = self._polled = time.monotonic()
+        self._flush: _Flush | None = None
+        self._inserting = ThreadPoolExecutor(1, "insert")
+        self._beat = self._insert_beat = self._polled = time.monotonic()
 
     def trouble(self) -> str | None:
         """Why this process should be ended and started again; None while it is well.
 
         Waiting for ClickHouse is well: a restart would not bring it back.
         """
-        silent = time.monotonic() - self._beat
+        beat = self._beat if self._flush is None else min(self._beat, self._insert_beat)
+        silent = time.monotonic() - beat
         return f"no progress of the loop for {silent:.0f} s" if silent > _DEAD_AFTER_SECONDS else None
 
     def work(self) -> None:
@@ -129,10 +151,15 @@ class Archive:
             )
             while not self._stop.is_set():
                 self._read(consumer)
-                if self._due():
-                    self._flush(consumer)
-            self._flush(consumer)
+                if self._flush is not None and self._flush.done.done():
+                    self._finish(consumer, self._flush)
+                if self._flush is None and self._due():
+                    self._begin()
+            self._hand_over(consumer)
+            self._settle(consumer)
         finally:
+            self._stop.set()  # an insert that waits for ClickHouse ends as well
+            self._inserting.shutdown()
             consumer.close()
 
     def _prepare(self) -> None:
@@ -148,7 +175,7 @@ class Archive:
         for message in strays or consumer.consume(_MOST_MESSAGES, _POLL_SECONDS):
             self._take(consumer, message)
             if self._rows.marks >= FLUSH_MARKS or self._rows.size >= FLUSH_BYTES:
-                self._flush(consumer)
+                self._hand_over(consumer)
 
     def _take(self, consumer: Consumer, message: Message) -> None:
         name, partition, offset = message.topic(), message.partition(), message.offset()
@@ -179,19 +206,49 @@ class Archive:
     def _due(self) -> bool:
         return self._since is not None and time.monotonic() - self._since >= FLUSH_SECONDS
 
-    def _flush(self, consumer: Consumer) -> None:
-        """Steps 2 and 3. Returns without a commit when `stop` came while ClickHouse was away."""
-        batch, started = self._rows, time.monotonic()
+    def _hand_over(self, consumer: Consumer) -> None:
+        """Begin a flush of what waits, after the one under way. Raises what that one raised."""
+        self._settle(consumer)
+        self._begin()
+
+    def _settle(self, consumer: Consumer) -> None:
+        """Wait for the flush under way and finish it. Raises what it raised."""
+        if self._flush is not None:
+            self._await(consumer, self._flush)
+            self._finish(consumer, self._flush)
+
+    def _begin(self) -> None:
+        """Step 2, in the second thread."""
+        batch, self._rows, self._since = self._rows, rows.Rows(), None
+        self._offsets.take_off()
+        self._insert_beat = time.monotonic()
+        done = self._inserting.submit(self._insert, batch)
+        self._flush = _Flush(batch, self._insert_beat, done)
+
+    def _insert(self, batch: rows.Rows) -> None:
+        """Raises ArchiveError, EndedError when `stop` came while ClickHouse was away."""
         refused: list[tuple[str, Refusal]] = []
         for table, columns in batch.tables():
             refused += [(table, refusal) for refusal in self._inserter.insert(table, columns)]
-            self._alive()
+        if refused:
+            self._put_aside(batch, refused)
+
+    def _await(self, consumer: Consumer, flush: _Flush) -> None:
+        """Until it is done. When that takes long, with paused partitions: the group keeps this member."""
+        while not flush.done.done():
+            wait_for([flush.done], _POLL_SECONDS)
+            self._beat = time.monotonic()
+            if self._beat - self._polled > _LONGEST_SILENCE_S:
+                self._poll_only(consumer)
         if self._held:
             self._held = False
             consumer.resume(consumer.assignment())
-        if refused:
-            self._put_aside(batch, refused)
-        self._rows, self._since = rows.Rows(), None
+
+    def _finish(self, consumer: Consumer, flush: _Flush) -> None:
+        """Step 3. Raises what the insert raised."""
+        self._flush = None
+        flush.done.result()
+        batch = flush.batch
         if batch.broken:
             self._metrics.broken.inc(batch.broken)
             log.error(
@@ -202,7 +259,7 @@ class Archive:
             self._metrics.progress.set(self._clock_ms() / 1000)
         self._metrics.archived(batch.newest_received)
         self._metrics.flush_rows.observe(batch.marks)
-        self._metrics.flush_seconds.observe(time.monotonic() - started)
+        self._metrics.flush_seconds.observe(time.monotonic() - flush.started)
         self._offsets.measure_lag(consumer)
 
     def _put_aside(self, batch: rows.Rows, refused: Sequence[tuple[str, Refusal]]) -> None:
@@ -224,11 +281,13 @@ class Archive:
         self._aside.put(letters)
 
     def _alive(self) -> None:
-        """Before each insert. A search for refused rows may need a hundred thousand: the group must not take
-        this member for hanging meanwhile, or another would begin the same search."""
-        self._beat = time.monotonic()
-        if self._consumer is not None and self._beat - self._polled > _LONGEST_SILENCE_S:
-            self._poll_only(self._consumer, 0)
+        """Before each insert; a search for refused rows may need a hundred thousand."""
+        self._insert_beat = time.monotonic()
+
+    def _pause(self, seconds: float) -> None:
+        """Between two tries of an insert."""
+        self._insert_beat = time.monotonic()
+        self._stop.wait(seconds)
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._offsets.assigned(consumer, partitions)
@@ -241,18 +300,11 @@ class Archive:
         self._beat = time.monotonic()
         self._stop.wait(seconds)
 
-    def _hold(self, seconds: float) -> None:
-        """Wait with paused partitions, polling, so that the group keeps this member."""
-        assert self._consumer is not None
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
-            self._poll_only(self._consumer, min(left, 2 * _POLL_SECONDS))
-
-    def _poll_only(self, consumer: Consumer, seconds: float) -> None:
-        self._beat = self._polled = time.monotonic()
+    def _poll_only(self, consumer: Consumer) -> None:
+        self._polled = time.monotonic()
         self._held = True
         consumer.pause(consumer.assignment())  # again each time: partitions may have come
-        message = consumer.poll(seconds)
+        message = consumer.poll(0)
         if message is not None:
             self._strays.append(message)  # read between an assignment and its pause
 

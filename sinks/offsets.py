@@ -28,7 +28,8 @@ class Offsets:
         self._topics = topics
         self._metrics = counters
         self._tell = tell
-        self._next: dict[Key, int] = {}  # to be committed after the next flush
+        self._next: dict[Key, int] = {}  # of what was read since the last flush began
+        self._flying: dict[Key, int] = {}  # of the flush under way, and what a commit before it left
         self._position: dict[Key, int] = {}  # the offset that is expected
 
     def assigned(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
@@ -46,6 +47,7 @@ class Offsets:
         """Another member goes on from what was committed."""
         for each in partitions:
             self._next.pop((each.topic, each.partition), None)
+            self._flying.pop((each.topic, each.partition), None)
             self._position.pop((each.topic, each.partition), None)
             self._metrics.lag.labels(each.topic).set(0)
 
@@ -74,11 +76,18 @@ class Offsets:
             *(lost, *key, expected, known[0] - 1),
         )
 
+    def take_off(self) -> None:
+        """A flush begins: what was passed until now is committed after it."""
+        self._flying |= self._next
+        self._next = {}
+
     def commit(self, consumer: Consumer) -> bool:
-        """Commit what was passed; whether it did. Raises KafkaException when the client cannot go on."""
-        if not self._next:
+        """Commit what the flush had; whether it did. Raises KafkaException when the client cannot go on."""
+        if not self._flying:
             return False
-        offsets = [TopicPartition(name, partition, after) for (name, partition), after in self._next.items()]
+        offsets = [
+            TopicPartition(name, partition, after) for (name, partition), after in self._flying.items()
+        ]
         try:
             done = consumer.commit(offsets=offsets, asynchronous=False) or []
         except KafkaException as error:
@@ -90,7 +99,7 @@ class Offsets:
         failed = {(each.topic, each.partition): each.error for each in done if each.error is not None}
         for key, problem in failed.items():
             self._tell("offset of %s is not committed yet: %s", f"{key[0]}/{key[1]}", problem.str())
-        self._next = {key: after for key, after in self._next.items() if key in failed}
+        self._flying = {key: after for key, after in self._flying.items() if key in failed}
         return True
 
     def measure_lag(self, consumer: Consumer) -> None:

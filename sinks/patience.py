@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from confluent_kafka import KafkaException
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from sinks import connection, metrics
@@ -116,7 +115,7 @@ class Patience:
             for attempt in patiently:
                 with attempt:
                     self._ask(action)
-        except (ArchiveError, KafkaException):  # the latter of `sleep`, which polls
+        except ArchiveError:
             raise
         except Exception as error:
             raise self._verdict(what, error) from error

@@ -30,8 +30,8 @@ from schemas.topics import (
     Topic,
 )
 from schemas.topics import VISITS as VISITS_TOPIC
+from sinks.marks import BITS, SOURCE_BITS, marks_of
 
-SOURCE_BITS: Final = {"person": 1, "venue": 2, "manual": 4, "event": 8}
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "visits": ("venue", "hour", "person", "ins", "outs", "voids", "party", "sources"),
     "venues": (
@@ -56,7 +56,6 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
 }
 
 _VISIT: Final[TypeAdapter[Visit]] = TypeAdapter(Visit)
-_BITS: Final = tuple(1 << minute for minute in range(60))
 _MAX_HOUR: Final = (2**32 - 1) // 3600  # the last hour whose partition ClickHouse can name (year 2106)
 _MAX_UINT32: Final = 2**32 - 1
 # Date32 of ClickHouse
@@ -168,6 +167,15 @@ class Rows:
         self._append("rejected", (*row, record.timestamp, 1, it.value), topic, record, it.index)
 
     def _add_visits(self, record: Record) -> None:
+        marks = marks_of(record.value or b"", _MAX_HOUR)
+        if marks is not None:
+            columns = self._columns["visits"]
+            self._spans["visits"].append((len(columns[0]), VISITS_TOPIC, record, 0))
+            for column, cells in zip(columns, marks.columns, strict=True):
+                column.extend(cells)
+            self.marks += len(marks.columns[0])
+            self.newest_received = max(self.newest_received, marks.newest)
+            return
         visits, _, refused = _visits_of(record)
         for each in refused:
             self._refuse(VISITS_TOPIC, record, each)
@@ -178,9 +186,9 @@ class Rows:
         venues += [visit["venue"] for visit in visits]
         hours += [visit["hour"] for visit in visits]
         persons += [int(visit["person"], 16) for visit in visits]
-        ins += [_BITS[visit["minute"]] if visit["kind"] == "in" else 0 for visit in visits]
-        outs += [_BITS[visit["minute"]] if visit["kind"] == "out" else 0 for visit in visits]
-        voids += [_BITS[visit["minute"]] if visit["kind"] == "void" else 0 for visit in visits]
+        ins += [BITS[visit["minute"]] if visit["kind"] == "in" else 0 for visit in visits]
+        outs += [BITS[visit["minute"]] if visit["kind"] == "out" else 0 for visit in visits]
+        voids += [BITS[visit["minute"]] if visit["kind"] == "void" else 0 for visit in visits]
         parties += [visit["party"] for visit in visits]
         sources += [SOURCE_BITS[visit["source"]] for visit in visits]
         self.marks += len(visits)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
 from pydantic import ValidationError
 
 from producers.pseudonyms import pseudonym
-from schemas.events import MAX_SCANS_PER_RECORD, SCAN
+from schemas.events import MAX_SCANS_PER_RECORD, SCAN, SCANS
 from schemas.qr import parse_venue
+
+# The posters of a province are few, and scanned again and again. A good code is remembered as it was posted:
+# at most so many of at most that length, about 10 MB.
+_known_venue: Final = lru_cache(maxsize=32_768)(parse_venue)
+_REMEMBERED_LENGTH: Final = 80
 
 _SCAN_FIELDS: Final = ("scan_id", "person", "venue", "scanned_at", "kind", "source", "party")
 
@@ -77,17 +83,38 @@ def read_posting(body: bytes, posted: Posted) -> Posting:
     """Judge every scan of a body. Raises BodyError when there is none to judge."""
     items, many = parse_body(body)
     posting = Posting(many, len(items))
+    problems = posting.problems
+    ready: list[tuple[int, dict[str, Any]]] = []
     for index, item in enumerate(items):
-        scan_id = item.get("scan_id") if isinstance(item, dict) else None
-        named = scan_id if isinstance(scan_id, str) and len(scan_id) <= 64 else None
         try:
-            encoded, own_id = _scan(item, posted)
+            ready.append((index, _prepared(item, posted)))
         except _FieldError as error:
-            posting.problems.append(Problem(index, error.field, str(error), named))
-        else:
-            posting.scans.append(encoded)
-            posting.accepted.append((index, own_id))
+            problems.append(Problem(index, error.field, str(error), _named(item)))
+    encoded = [orjson.dumps(scan) for _, scan in ready]
+    try:
+        # as JSON, so that the rules are those of the topic, to the letter; all at once, which costs least
+        SCANS.validate_json(b"[%b]" % b",".join(encoded))
+    except ValidationError:
+        for (index, scan), text in zip(ready, encoded, strict=True):
+            try:
+                SCAN.validate_json(text)
+            except ValidationError as error:
+                problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
+                name = ".".join(str(part) for part in problem["loc"])
+                problems.append(Problem(index, name, problem["msg"], _named(items[index])))
+            else:
+                posting.scans.append(text)
+                posting.accepted.append((index, scan["scan_id"]))
+    else:
+        posting.scans = encoded
+        posting.accepted = [(index, scan["scan_id"]) for index, scan in ready]
     return posting
+
+
+def _named(item: Any) -> str | None:
+    """The id that a scan was posted with; none when that is no id."""
+    scan_id = item.get("scan_id") if isinstance(item, dict) else None
+    return scan_id if isinstance(scan_id, str) and len(scan_id) <= 64 else None
 
 
 class _FieldError(ValueError):
@@ -96,8 +123,8 @@ class _FieldError(ValueError):
         self.field = field_name
 
 
-def _scan(item: Any, posted: Posted) -> tuple[bytes, str]:
-    """A scan as it goes to the topic, and its id. Raises _FieldError."""
+def _prepared(item: Any, posted: Posted) -> dict[str, Any]:
+    """A scan as it goes to the topic, not yet judged by the topic's rules. Raises _FieldError."""
     if not isinstance(item, dict):
         raise _FieldError("", "a scan is an object")
     scan: dict[str, Any] = {name: item[name] for name in _SCAN_FIELDS if name in item}
@@ -109,22 +136,15 @@ def _scan(item: Any, posted: Posted) -> tuple[bytes, str]:
         scan["scan_id"] = posted.new_scan_id()
     if "identity" in item:
         scan["person"] = _person(item, posted)
-    if isinstance(scan.get("venue"), str):
+    venue = scan.get("venue")
+    if isinstance(venue, str):
         try:
-            scan["venue"] = parse_venue(scan["venue"])
+            scan["venue"] = _known_venue(venue) if len(venue) <= _REMEMBERED_LENGTH else parse_venue(venue)
         except ValueError:
             raise _FieldError("venue", "holds no valid venue code: mistyped?") from None
     scan["received_at"] = posted.received_at
     scan["gateway"] = posted.device
-    encoded = orjson.dumps(scan)
-    try:
-        # as JSON, so that the rules are those of the topic, to the letter
-        SCAN.validate_json(encoded)
-    except ValidationError as error:
-        problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        name = ".".join(str(part) for part in problem["loc"])
-        raise _FieldError(name, problem["msg"]) from None
-    return encoded, str(scan["scan_id"])
+    return scan
 
 
 def _person(item: dict[str, Any], posted: Posted) -> str:

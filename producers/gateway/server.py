@@ -8,9 +8,12 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from producers.gateway.app import create_app
 from producers.publisher import Publisher
@@ -20,7 +23,7 @@ from schemas.settings import Settings
 # Requests under way at SIGTERM get this long to hear from Kafka; then they are cut, and their clients retry.
 GRACE_S = 10
 
-
+_LINGER_S = 0.002  # requests have waited for company already: producers/gateway/together.py
 _CALL_WRONG = 2  # exit code: a setting is wrong
 
 _log = logging.getLogger(__name__)
@@ -38,18 +41,22 @@ def _listen(settings: Settings) -> socket.socket:
         sys.exit(_CALL_WRONG)
 
 
-def serve(settings: Settings) -> None:
-    """Serve until SIGTERM. Raises OSError (EADDRINUSE) when another process has the port."""
+def serve(settings: Settings, extend: Callable[[FastAPI], Any] = lambda app: app) -> None:
+    """Serve until SIGTERM. `extend`: what is served instead of the app, such as the same with one endpoint
+    more. Raises OSError (EADDRINUSE) when another process has the port.
+    """
     listener = _listen(settings)
     if not settings.gateway_keys:
         _log.warning("no device has a key (TRUYVET_GATEWAY_KEYS): every post will be refused with 401")
     # uvicorn raises the signal again once it has stopped: it must not end us before the publisher is closed
     signal.signal(signal.SIGTERM, lambda *_: None)
-    with Publisher(settings.kafka_address, settings.topic(topics.SCANS)) as publisher:
+    name = settings.topic(topics.SCANS)
+    with Publisher(settings.kafka_address, name, linger_s=_LINGER_S) as publisher:
         app = create_app(settings, publisher, lambda: time.time_ns() // 1_000_000)
         config = uvicorn.Config(
-            app,
+            extend(app),
             timeout_graceful_shutdown=GRACE_S,
+            proxy_headers=False,  # who posted is told by the key, not by an address
             access_log=False,  # a device's address and time are somebody's movements
             log_level="info",
         )
