@@ -10,7 +10,7 @@ from typing import Final
 
 from rich.console import Console
 
-# To add one: a line here, and a module whose `main(argv)` knows --quick and returns an exit code (None: well).
+# To add one: a line here, and a module whose `main(argv)` knows --quick and returns an exit code (or None).
 PARTS: Final = {
     "throughput": "the ingest job beside the same work in other frameworks",
     "lookups": "what a tracer's questions cost",

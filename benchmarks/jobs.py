@@ -115,7 +115,7 @@ JOBS: Final = {
             "faust, per event",
             "stock agent, a Redis call an event",
             lambda _: _faust("benchmarks.peers.faust_event"),
-            share=0.04,
+            share=0.02,
         ),
     )
 }
