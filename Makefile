@@ -47,6 +47,7 @@ bench: setup peers
 
 # what the benchmark compares with: packages that users never need
 peers: .venv/.installed
+	@sh deploy/local/system.sh peers
 	@$(MAKE) --no-print-directory -j2 .venv-bench/.installed benchmarks/kafka_streams/classes/.built
 
 # its modules are compiled when they are first imported: most of them never are
