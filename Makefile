@@ -33,7 +33,7 @@ deploy/local/kafka/libs/.installed: deploy/local/kafka/pom.xml
 demo: setup
 	@$(BIN)/truyvet demo $(if $(KEEP),--keep)
 
-test: setup lint
+test: setup peers lint
 	@$(BIN)/pytest
 
 lint: .venv/.installed
@@ -46,12 +46,16 @@ bench: setup peers
 	@$(BIN)/python -m benchmarks $(PARTS) $(if $(QUICK),--quick)
 
 # what the benchmark compares with: packages that users never need
-peers: .venv-bench/.installed benchmarks/kafka_streams/classes/.built
+peers: .venv/.installed
+	@sh deploy/local/system.sh peers
+	@$(MAKE) --no-print-directory -j2 .venv-bench/.installed benchmarks/kafka_streams/classes/.built
 
+# its modules are compiled when they are first imported: most of them never are
 .venv-bench/.installed: requirements-bench.lock
 	@echo "Installing the peers of the benchmark into .venv-bench …"
-	@$(PYTHON) -m venv .venv-bench
-	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-bench.lock
+	@rm -rf .venv-bench && $(PYTHON) -m venv --without-pip .venv-bench
+	@$(BIN)/python -m pip --python .venv-bench/bin/python install --quiet --disable-pip-version-check --no-compile \
+		--require-hashes --no-deps -r requirements-bench.lock
 	@touch $@
 
 benchmarks/kafka_streams/libs/.installed: benchmarks/kafka_streams/pom.xml

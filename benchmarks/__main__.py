@@ -10,12 +10,10 @@ from typing import Final
 
 from rich.console import Console
 
-# To add one: a line here, and a module whose `main(argv)` knows --quick and gives an exit code (None: well).
+# To add one: a line here, and a module whose `main(argv)` knows --quick and returns an exit code (or None).
 PARTS: Final = {
     "throughput": "the ingest job beside the same work in other frameworks",
     "lookups": "what a tracer's questions cost",
-    "scaling": "several ingest workers, on one Redis and on a cluster",
-    "capacity": "what a population needs, computed from that",
 }
 
 

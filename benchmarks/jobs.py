@@ -73,25 +73,26 @@ JOBS: Final = {
         ),
         Job(
             LOOP,
-            "confluent-kafka and one Lua call a batch: the plain limit",
+            "confluent-kafka and one Lua call a batch, scans published as they came: the plain limit; if it "
+            "is killed, it loses what it claimed and had not published",
             lambda packed: [sys.executable, "-m", "benchmarks.plain_loop", str(1000 // packed)],
             role="plain",
         ),
         Job(
             "kafka streams, 1 thread",
-            "Java, RocksDB, repartitioned by venue",
+            "RocksDB and changelog, repartitioned by venue as scans have no key, a visit a record, 1 GB heap",
             lambda _: _streams(1),
             missing=_no_streams,
         ),
         Job(
             "kafka streams, 2 threads",
-            "Java, RocksDB, repartitioned by venue",
+            "RocksDB and changelog, repartitioned by venue as scans have no key, a visit a record, 1 GB heap",
             lambda _: _streams(2),
             missing=_no_streams,
         ),
         Job(
             "bytewax",
-            "its Kafka connectors, whole batches, a Redis pipeline a batch, a recovery store",
+            "its Kafka connectors and recovery store, a Redis pipeline and an array of visits a batch",
             lambda _: [str(BENCH_PYTHON), "-m", "benchmarks.peers.bytewax_flow"],
             share=0.3,
             package="bytewax",
@@ -99,7 +100,7 @@ JOBS: Final = {
         ),
         Job(
             "quix streams",
-            "RocksDB, grouped by venue",
+            "RocksDB with its changelog, grouped by venue (scans have no key), a visit a record",
             lambda _: [str(BENCH_PYTHON), "-m", "benchmarks.peers.quix_app"],
             share=0.1,
             package="quixstreams",
@@ -107,15 +108,15 @@ JOBS: Final = {
         ),
         Job(
             "faust, take(1000)",
-            "stock agent, a Redis pipeline a batch",
+            "stock agent, a Redis pipeline and an array of visits a batch",
             lambda _: _faust("benchmarks.peers.faust_take"),
             share=0.1,
         ),
         Job(
             "faust, per event",
-            "stock agent, a Redis call an event",
+            "stock agent, a Redis call and a record of visits an event",
             lambda _: _faust("benchmarks.peers.faust_event"),
-            share=0.04,
+            share=0.02,
         ),
     )
 }

@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Final
 
@@ -40,6 +40,10 @@ _STALLED_S: Final = 60.0  # one that stops before the end for so long has stalle
 _GROUP_S: Final = 60.0  # a static member that ended is remembered until its session ends
 _CALL_S: Final = 30.0  # the broker answers within this or is stuck
 _SETTLE_S: Final = 1.0  # a job that publishes too much shows it within this
+
+
+class NotMeasuredError(RuntimeError):
+    """The engines did not do what a measurement needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +161,7 @@ class Output:
         deadline = time.monotonic() + _CALL_S
         while any(offset < end for offset, end in zip(self._read, ends, strict=True)):
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{self.name} cannot be read up to its end")
+                raise NotMeasuredError(f"{self.name} cannot be read up to its end")
             for message in self._reader.consume(10_000, 0.2):
                 if message.error() is not None:
                     continue
@@ -193,36 +197,37 @@ class Bench:
         self.values: list[bytes] = []  # what the last run published, when kept
 
     def run(self, job: Job, given: Input) -> Run:
-        """Run a job over an input. A job that fails, stalls or miscounts makes a void run, no exception."""
+        """Run a job over an input. Whatever fails, stalls or miscounts makes a void run, no exception."""
         scratch = Path(tempfile.mkdtemp(prefix="bench-"))
         output = Output(self._client, self._kafka, given.settings.topic(topics.VISITS))
         output.values = [] if self._keep_values else None
         try:
-            self._clean(job, given.settings, output.name)
-            with (scratch / "log").open("wb") as log:
-                process = self._start(job, given, scratch, log)
-                try:
-                    run = self._watch(job, given, output, process)
-                finally:
-                    _end(process)
-            if not run.problem:
-                run = self._recount(run, output)
-            if run.problem:
-                words = _last_words(scratch / "log")
-                run = Run(
-                    job.name,
-                    given.packed,
-                    given.scans,
-                    output.visits,
-                    given.visits,
-                    problem=f"{run.problem}; {words}" if words else run.problem,
-                )
-            self.values = output.values or []
-            return run
+            run = self._measured(job, given, output, scratch)
+            self._remove(given.settings)
+        except (NotMeasuredError, KafkaException, redis.RedisError) as error:
+            run = _void(job, given, output.visits, f"not measured: {error}")
         finally:
             output.close()
-            self._remove(given.settings)
             shutil.rmtree(scratch, ignore_errors=True)
+        self.values = output.values or []
+        return run
+
+    def _measured(self, job: Job, given: Input, output: Output, scratch: Path) -> Run:
+        self._clean(job, given.settings, output.name)
+        with (scratch / "log").open("wb") as log:
+            process = self._start(job, given, scratch, log)
+            try:
+                run = self._watch(job, given, output, process)
+            finally:
+                _end(process)
+        if not run.problem:
+            # once more after the end: what came too much makes the run void
+            time.sleep(_SETTLE_S)
+            if (visits := output.count(output.ends())) != given.visits:
+                run = _void(job, given, visits, f"{visits:,} visits instead of {given.visits:,}")
+        if run.problem and (words := _last_words(scratch / "log")):
+            run = replace(run, problem=f"{run.problem}; {words}")
+        return run
 
     def _start(self, job: Job, given: Input, scratch: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
         settings = given.settings
@@ -277,20 +282,11 @@ class Bench:
                 problem = f"stopped at {output.visits:,} of {given.visits:,} visits"
             if problem:
                 output.count(ends)
-                return Run(job.name, given.packed, given.scans, output.visits, given.visits, problem=problem)
+                return _void(job, given, output.visits, problem)
             time.sleep(_TICK_S)
         assert first is not None  # it was counted
         assert last is not None
         return _figures(job, given, output, (first, last), memory)
-
-    def _recount(self, run: Run, output: Output) -> Run:
-        """Once more after the end: what came too much makes the run void."""
-        time.sleep(_SETTLE_S)
-        visits = output.count(output.ends())
-        if visits == run.expected:
-            return run
-        problem = f"{visits:,} visits instead of {run.expected:,}"
-        return Run(run.job, run.packed, run.scans, visits, run.expected, problem=problem)
 
     def _clean(self, job: Job, settings: Settings, output: str) -> None:
         """As if nothing had run on this input: an empty Redis, no group, an empty output."""
@@ -324,7 +320,7 @@ class Bench:
         deadline = time.monotonic() + _CALL_S
         while not done(set(self._client.list_topics(timeout=_CALL_S).topics)):
             if time.monotonic() > deadline:
-                raise RuntimeError(otherwise)
+                raise NotMeasuredError(otherwise)
             time.sleep(_TICK_S)
 
     def _forget(self, group: str) -> None:
@@ -338,8 +334,12 @@ class Bench:
                 self._client.delete_consumer_groups([group], request_timeout=_CALL_S)[group].result(_CALL_S)
             except KafkaException as error:
                 if time.monotonic() > deadline:
-                    raise RuntimeError(f"group {group} stays: {error.args[0].str()}") from None
+                    raise NotMeasuredError(f"group {group} stays: {error.args[0].str()}") from None
                 time.sleep(1)
+
+
+def _void(job: Job, given: Input, visits: int, problem: str) -> Run:
+    return Run(job.name, given.packed, given.scans, visits, given.visits, problem=problem)
 
 
 def _figures(job: Job, given: Input, output: Output, samples: tuple[_Sample, _Sample], memory: int) -> Run:

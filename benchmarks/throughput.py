@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -71,11 +71,9 @@ def size(job: Job, scans: int) -> int:
 
 
 def measure(
-    options: argparse.Namespace, jobs: Sequence[Job], console: Console
-) -> tuple[list[list[Run]], machine.Watch]:
-    """All rounds, in turn; each round begins with another job, so that no place in the order is for ever."""
-    rounds: list[list[Run]] = []
-    watch = machine.Watch()
+    options: argparse.Namespace, jobs: Sequence[Job], console: Console, watch: machine.Watch
+) -> Iterator[list[Run]]:
+    """Round after round; each begins with another job, so that no place in the order is for ever."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         kafka, controller, redis_port = engines.free_ports(3)
         launches = [
@@ -113,8 +111,7 @@ def measure(
                         console.print(f"{number + 1}  {job.name}, {packed} a record: {said}", highlight=False)
                         runs.append(run)
                         progress.advance(task)
-                rounds.append(runs)
-    return rounds, watch
+                yield runs
 
 
 def _processes() -> Engines:
@@ -122,14 +119,15 @@ def _processes() -> Engines:
     return Engines(below["java"], below["redis-server"])
 
 
-def about(options: argparse.Namespace, jobs: Sequence[Job], watch: machine.Watch) -> list[str]:
+def about(options: argparse.Namespace, jobs: Sequence[Job], rounds: int, watch: machine.Watch) -> list[str]:
     """How it was measured, for people."""
     there = machine.describe()
     noisy = [(number, look.why) for number, look in enumerate(watch.looks, 1) if look.why]
     lines = [
         f"{datetime.now(UTC):%Y-%m-%d}, {there['cpu']}, {there['cores']} cores, {there['memory GiB']} GiB, "
         f"{there['system']}; broker, Redis and the job share them.",
-        f"{options.rounds} rounds in turn; ratios are taken within a round, against the {LOOP}.",
+        f"{rounds} rounds in turn; ratios are taken within a round, against the {LOOP}."
+        + (" Quick: too short for a JVM to warm up, no figures to quote." if options.quick else ""),
         "Machine quiet before each round."
         if not noisy
         else "Not quiet: " + "; ".join(f"round {number}: {why}" for number, why in noisy) + ".",
@@ -170,16 +168,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(sys.argv[1:] if argv is None else argv)
     console = Console()
     jobs = chosen_jobs(options.job, console)
-    rounds, watch = measure(options, jobs, console)
-    rows = summarise(rounds, LOOP)
+    watch = machine.Watch()
+    rounds: list[list[Run]] = []
+    rows: list[Row] = []
+    notes: list[str] = []
+    for runs in measure(options, jobs, console, watch):
+        rounds.append(runs)
+        rows = summarise(rounds, LOOP)
+        notes = about(options, jobs, len(rounds), watch)
+        if options.out:  # after each round: a run that is cut short leaves what it has
+            write(options.out, rows, rounds, watch, notes)
     table = Table(*report.HEADS)
     for row in rows:
         table.add_row(*report.cells(row))
     console.print(table)
-    notes = about(options, jobs, watch)
-    console.print(notes[2])
+    for note in notes[:3]:
+        console.print(note, highlight=False)
     if options.out:
-        write(options.out, rows, rounds, watch, notes)
         console.print(f"written to {options.out}")
     return 1 if any(row.void for row in rows) else 0
 

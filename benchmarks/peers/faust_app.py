@@ -1,4 +1,4 @@
-"""What both Faust peers share: the app, the topics, and deduplication by one Redis pipeline a call.
+"""What both Faust peers share: the app, the topics, and deduplication by one Redis call or pipeline.
 
 Faust flushes its producer before it commits offsets, so a visit that was sent is durable by then.
 """
@@ -31,6 +31,9 @@ _store = redis.asyncio.Redis.from_url(os.environ["TRUYVET_REDIS"])
 
 async def unique(found: Sequence[Scan]) -> list[Scan]:
     """Those that are the first of their mark."""
+    if len(found) == 1:
+        (scan,) = found
+        return [scan] if await _store.hsetnx(bucket(scan), mark(scan), tag(scan)) else []
     pipeline = _store.pipeline(transaction=False)
     for scan in found:
         pipeline.hsetnx(bucket(scan), mark(scan), tag(scan))

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Java, Maven and Redis from the system's packages: installed through apt when root, else named.
+# With the argument `peers` also a Java compiler.
 missing=""
 # Kafka 4 needs Java 17
 java_version=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1)
@@ -7,6 +8,8 @@ java_version=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | h
 command -v mvn >/dev/null 2>&1 || missing="$missing maven"
 command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
 python3 -c 'import ensurepip' >/dev/null 2>&1 || missing="$missing python3-venv"
+# only the benchmark's Kafka Streams peer is compiled
+[ "$1" != peers ] || command -v javac >/dev/null 2>&1 || missing="$missing default-jdk-headless"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "Installing$missing …"
