@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint bench chaos setup system clean lock schemas
+.PHONY: help demo test lint bench bench-latency chaos setup system clean lock schemas
 help:
 	@echo "make demo   the whole job on Kafka, Redis and the ClickHouse engine, checked (KEEP=1 leaves it running)"
 	@echo "make test   every test      make lint   ruff, strict types, import direction"
 	@echo "make chaos  ten minutes of killed processes, judged by an oracle (SECONDS=600 SEED=7)"
+	@echo "make bench-latency  case -> last exposure and late scan -> exposure under 20,000 scans/s (QUICK=1: a short run)"
 	@echo "make bench  a first throughput figure      make lock   pin the dependencies again"
 
 setup: system .venv/.installed deploy/local/kafka/libs/.installed
@@ -43,6 +44,9 @@ lint: .venv/.installed
 
 bench: setup
 	@$(BIN)/python -m benchmarks.throughput
+
+bench-latency: setup
+	@$(BIN)/python -m benchmarks.latency $(if $(QUICK),--quick)
 
 chaos: setup
 	@PYTHONPATH=. $(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
