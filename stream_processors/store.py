@@ -219,10 +219,13 @@ class Store:
 
     async def flagged(self, venue: str) -> list[Case]:
         """The cases that a venue is flagged with."""
-        verdicts_and_flags = await self._scripts.run(
-            "add_marks", (), [msgpack.packb([[], [self.layout.flags(venue)]], use_bin_type=False)]
-        )
-        return [read_case(record) for _, fields in verdicts_and_flags[1] for record in fields[1::2]]
+        return (await self.flagged_at([venue])).get(venue, [])
+
+    async def flagged_at(self, venues: Sequence[str]) -> dict[str, list[Case]]:
+        """The cases that venues are flagged with; without those that have none."""
+        keys = [self.layout.flags(venue) for venue in venues]
+        _, flags = await self._scripts.run("add_marks", (), [msgpack.packb([[], keys], use_bin_type=False)])
+        return {venues[at]: [read_case(record) for record in fields[1::2]] for at, fields in flags}
 
     # --- a case -------------------------------------------------------------------------------
 
