@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint bench peers chaos setup system clean lock schemas
+.PHONY: help demo test lint bench bench-latency peers chaos setup system clean lock schemas
 help:
 	@echo "make demo   the whole job on Kafka, Redis and the ClickHouse engine, checked (KEEP=1 leaves it running)"
 	@echo "make test   every test      make lint   ruff, strict types, import direction"
 	@echo "make chaos  ten minutes of killed processes, judged by an oracle (SECONDS=600 SEED=7)"
+	@echo "make bench-latency  case -> last exposure and late scan -> exposure under 20,000 scans/s (QUICK=1: a short run)"
 	@echo "make bench  all measurements, 45 minutes alone for throughput (QUICK=1: a few; PARTS=throughput: only that)"
 	@echo "make lock   pin the dependencies again"
 
@@ -68,6 +69,9 @@ benchmarks/kafka_streams/libs/.installed: benchmarks/kafka_streams/pom.xml
 benchmarks/kafka_streams/classes/.built: benchmarks/kafka_streams/libs/.installed $(wildcard benchmarks/kafka_streams/src/*.java)
 	@cd benchmarks/kafka_streams && rm -rf classes && javac -d classes -cp 'libs/*' src/*.java
 	@touch $@
+
+bench-latency: setup
+	@$(BIN)/python -m benchmarks.latency $(if $(QUICK),--quick)
 
 chaos: setup
 	@PYTHONPATH=. $(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \

@@ -76,6 +76,9 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
         "topic.metadata.refresh.interval.ms": 10_000,  # a topic made after the sink started is seen soon
         "queued.max.messages.kbytes": 65_536,  # the backlog waits in Kafka, not in memory
         "fetch.max.bytes": 16 * 1024 * 1024,
+        # rows wait for company anyway; a fetch for every chunk of visits costs CPU, the broker's too
+        "fetch.min.bytes": 256 * 1024,
+        "fetch.wait.max.ms": 200,
     }
 
 

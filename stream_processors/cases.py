@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -21,6 +21,7 @@ from stream_processors.validation import Headers, header_int
 from stream_processors.venues import VenueTable
 
 _DETAIL_LIMIT = 500
+_PLACES_A_CALL = 500  # whose flags are asked for at once: Redis serves others in between
 CASE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -61,6 +62,10 @@ def read_case_record(record: CaseRecord) -> Case | tuple[CaseRejectReason, str]:
         # compaction goes by the key: another one would lose a version or keep a dead one
         return "invalid", "the record's key must be the case_id"
     return case
+
+
+def _parts(places: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (places[start : start + _PLACES_A_CALL] for start in range(0, len(places), _PLACES_A_CALL))
 
 
 class Cases:
@@ -147,6 +152,30 @@ class Cases:
         touches = [Touch(venue, case, persons=None) for venue in {*known, *venues}]
         await self._producer.send(touched_records(self._topics.touched, touches))
         return len(touches)
+
+    async def moved(self, codes: Collection[str]) -> int:
+        """Venues are new, or below others than before: what place-times cover has changed. Returns how many
+        of those the matcher was told.
+
+        A place-time that covered such a venue has its flag there, one that covers it now has its flag above
+        it. Where the matcher has yet to set that flag, it looks at the register after it.
+        """
+        register = self._venues.register
+        inside = set(codes).union(*(register.descendants(code) for code in codes))
+        above = {place for code in codes for place in register.ancestors(code)}
+        found: set[str] = set()
+        for part in _parts(sorted(inside | above)):
+            for place, cases in (await self._store.flagged_at(part)).items():
+                for case in cases:
+                    now = place in above and case.venue == place
+                    before = place in inside and case.venue not in {None, place}
+                    if (now or before) and case.status == "confirmed":
+                        found.add(case.case_id)
+        for case_id in sorted(found):
+            standing, _, _ = await self._store.add_case_venues(case_id, [])
+            if standing is not None:
+                self._metrics.touched.inc(await self.announce(standing))
+        return len(found)
 
     async def _venues_of(self, case: Case) -> set[str]:
         if case.venue is not None:

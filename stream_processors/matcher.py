@@ -28,7 +28,7 @@ from stream_processors.metrics import Metrics
 from stream_processors.outputs import Out, TransactionalProducer
 from stream_processors.presence import Interval, Mark, cut
 from stream_processors.published import exposure_record, warning_record
-from stream_processors.store import Store
+from stream_processors.store import Attempt, Store
 from stream_processors.touches import Touch, gather, touched_records
 from stream_processors.venues import VenueTable
 
@@ -163,7 +163,7 @@ class Matcher:
     async def _match(self, touch: Touch) -> tuple[list[_Pending], list[Touch]]:
         """Steps (1) to (3) of one venue and case; days are decided a few at a time."""
         venue = await self._venues.get(touch.venue)
-        case, days, news = touch.case, set[int](), list[Touch]()
+        case, days, news, first = touch.case, set[int](), list[Touch](), None
         if touch.minutes is not None:
             days = set(days_changed(touch.minutes, own=touch.persons is None))
         if touch.minutes is None or venue is None:
@@ -174,17 +174,20 @@ class Matcher:
             venue = venue or await self._venues.get(touch.venue)
             if venue is None:
                 return [], news  # no marks yet: its first scan will find the flag
+            await self._see_moves(case, venue)
             mine = await self._own(venue, case)
             infectious = infectious_of(case, mine)
             if case.person is None:  # whatever window it names, only what is kept can be decided
                 kept = self._kept(*window(case))
                 infectious = cut(infectious, kept.start * 60, kept.stop * 60 + case.linger)
+                if not self._covers(case, venue.code):
+                    infectious = []
             days = days_of(infectious) | {day for _, day in first.standing} | set(first.warned)
         pending: list[_Pending] = []
         # a forged arrival can lie in the year 9999: nothing is decided so far ahead
         latest = local_day(self._clock_ms() // MS_PER_MINUTE) + _DAYS_AHEAD
         for run in _runs((day for day in days if day <= latest), _DAYS_AT_A_TIME):
-            decided = await self._decide(touch, venue, case, run)
+            decided = await self._decide(touch, venue, case, run, first)
             if decided is not None:
                 pending.append(decided)
         return pending, news
@@ -199,6 +202,16 @@ class Matcher:
             return []
         _, _, known = await self._store.add_case_venues(case.case_id, [])
         return [Touch(venue, case, persons=None) for venue in sorted(below - set(known))]
+
+    async def _see_moves(self, case: Case, venue: Venue) -> None:
+        """After a flag is set: a change of the register that is older may not have found it there, so it has
+        to be seen here."""
+        if case.venue not in {None, venue.code}:
+            await self._venues.fresh()
+
+    def _covers(self, case: Case, code: str) -> bool:
+        """Whether a case is about a venue: a place-time covers what is below its own now."""
+        return case.venue in {None, code} or case.venue in self._venues.register.ancestors(code)
 
     async def _own(self, venue: Venue, case: Case) -> list[Interval]:
         marks: list[Mark] = []
@@ -222,7 +235,11 @@ class Matcher:
         last = min(-(-end // 60), now_ms // (60 * MS_PER_MINUTE) + 31 * 24)
         return range(first, max(first, last))
 
-    async def _decide(self, touch: Touch, venue: Venue, case: Case, days: list[int]) -> _Pending | None:
+    async def _decide(
+        self, touch: Touch, venue: Venue, case: Case, days: list[int], first: Attempt | None
+    ) -> _Pending | None:
+        """`first`: an attempt of this match that read every entry; it serves as long as nobody made another,
+        which (3) finds out."""
         store = self._store
         persons = None if touch.persons is None else sorted(touch.persons)
         keys = None if persons is None else [(person, day) for person in persons for day in days]
@@ -230,7 +247,11 @@ class Matcher:
         if persons is not None and case.person is not None:
             looked_at = [*persons, case.person]
         while True:
-            attempt = await store.set_flag(venue.code, case, keys, days, self._clock_ms())  # (1)
+            if first is not None and keys is None:
+                attempt, first = first, None
+            else:
+                attempt = await store.set_flag(venue.code, case, keys, days, self._clock_ms())  # (1)
+                await self._see_moves(case, venue)
             case = attempt.case
             hours = self._kept(day_start(days[0]) - MARGIN, day_start(days[-1] + 1) + MARGIN)
             marks = await store.marks(venue.code, hours, looked_at)
@@ -244,6 +265,7 @@ class Matcher:
                 warned=attempt.warned,
                 frozen=self._frozen(days),
                 whole=persons is None,
+                covered=self._covers(case, venue.code),
             )
             decision = decide(snapshot, self._clock_ms())  # (2)
             if not decision.exposures and not decision.warnings:

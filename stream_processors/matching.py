@@ -77,7 +77,8 @@ class Snapshot:
 
     `days`: the local days to decide. `marks`: of the case's person and of every contact that is looked
     at, from MARGIN before the first day to MARGIN after the last. `frozen`: days whose marks have begun
-    to expire. `whole`: whether `standing` holds every contact's entries of these days.
+    to expire. `whole`: whether `standing` holds every contact's entries of these days. `covered`: whether
+    the case is about this place at all; a place-time is not once the venue is no longer below its own.
     """
 
     case: Case
@@ -88,6 +89,7 @@ class Snapshot:
     warned: Mapping[int, Warned]
     frozen: frozenset[int]
     whole: bool
+    covered: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +188,8 @@ def decide(snapshot: Snapshot, now_ms: int) -> Decision:
     case = snapshot.case
     own = case.person
     own_marks = snapshot.marks.get(own, ()) if own is not None else ()
-    mine = own_presences(case, own_marks, snapshot.dwell)
-    infectious = infectious_of(case, mine)
+    mine = own_presences(case, own_marks, snapshot.dwell) if snapshot.covered else []
+    infectious = infectious_of(case, mine) if snapshot.covered else []
     evidence = {day: _count(own_marks, day) for day in snapshot.days}
 
     exposures: dict[Key, Standing] = {}

@@ -17,6 +17,7 @@ from schemas.serving import serve
 from schemas.settings import Settings
 from stream_processors import worker
 from stream_processors.cases import CaseRecord, Cases, CaseTopics
+from stream_processors.chunks import Fetching
 from stream_processors.erasing import read_erased, restore
 from stream_processors.guard import READY
 from stream_processors.ingest import Ingest, IngestTopics
@@ -35,6 +36,11 @@ log: Final = logging.getLogger(__name__)
 
 # Chunks of ingest that are under way at once: while one waits for Redis or Kafka, the next is parsed.
 _INGEST_CHUNKS: Final = 4
+
+
+# Of 20,000 scans a second a fetch would bring each time what one gateway just sent. What a chunk costs by
+# itself (broker, scripts, visits, whoever reads those) is shared by the scans of these milliseconds instead.
+_INGEST_FETCHING: Final = Fetching(wait_ms=20, min_bytes=64 * 1024)
 
 
 # Partitions of the matcher that are decided at once; each has its own transactions.
@@ -90,7 +96,9 @@ class _StoreRole(worker.Role):
             self._whole.set()
         else:
             log.critical("matching is degraded (%s): cases and matching wait for a rebuild", state.reason)
-        self._venues = VenueTable(settings.kafka_address, settings.topic(topics.VENUES))
+        self._venues = VenueTable(
+            settings.kafka_address, settings.topic(topics.VENUES), on_moved=self._on_moved
+        )
         self._closing.push_async_callback(asyncio.to_thread, self._venues.stop)
         await asyncio.to_thread(self._venues.start)
         self._producer = DurableProducer(settings.kafka_address)
@@ -105,6 +113,9 @@ class _StoreRole(worker.Role):
         await self._store.record_positions(
             {position_name(self.topic, partition): offset for partition, offset in offsets.items()}
         )
+
+    def _on_moved(self, partition: int, offset: int, code: str) -> None:
+        """A venue is new, or has another parent; called in the thread that follows the register."""
 
     def _on_full(self, full: bool) -> None:
         self._metrics.waiting.labels("redis_full").set(full)
@@ -141,6 +152,7 @@ class IngestRole(_StoreRole):
 
     name = "ingest"
     limit = _INGEST_CHUNKS
+    fetching = _INGEST_FETCHING
 
     def __init__(
         self,
@@ -195,8 +207,10 @@ class CasesRole(_StoreRole):
     ) -> None:
         super().__init__(settings, clock_ms, metrics, rebuild)
         self.topic = settings.topic(topics.CASES)
+        self._moved: asyncio.Queue[tuple[int, int, str]] = asyncio.Queue()
 
     async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
         await super().start()
         settings = self._settings
         self._cases = Cases(
@@ -211,6 +225,40 @@ class CasesRole(_StoreRole):
             clock_ms=self._clock_ms,
             metrics=self._metrics,
         )
+        moving = self._loop.create_task(self._follow_moves())
+        self._closing.callback(moving.cancel)
+
+    def _on_moved(self, partition: int, offset: int, code: str) -> None:
+        self._loop.call_soon_threadsafe(self._moved.put_nowait, (partition, offset, code))
+
+    async def _follow_moves(self) -> None:
+        """Tell the matcher of place-times that cover other venues than before.
+
+        How far the register was followed stands in the store, behind what the matcher was told: whoever
+        begins again reads the register from its beginning and goes on there.
+        """
+        told: dict[str, int] = {}
+        try:
+            while True:
+                found = [await self._moved.get()]
+                while not self._moved.empty():
+                    found.append(self._moved.get_nowait())
+                ends: dict[str, int] = {}
+                codes: set[str] = set()
+                for partition, offset, code in found:
+                    name = position_name(self._settings.topic(topics.VENUES), partition)
+                    if name not in told:
+                        told[name] = await self._store.guard.position(name)
+                    if offset >= told[name]:
+                        codes.add(code)
+                        ends[name] = max(ends.get(name, 0), offset + 1)
+                if codes:
+                    await self._until_whole()  # flags that are not put back yet would be missed
+                    await self._cases.moved(codes)
+                    await self._store.record_positions(ends)
+                    told |= ends
+        except Exception as error:
+            self.fail(error)
 
     async def process(self, partition: int, records: Sequence[Any], stale: Callable[[], bool]) -> None:
         # without the versions before it, an older version would pass for the highest

@@ -190,12 +190,28 @@ class Store:
 
     async def flagged(self, venue: str) -> list[Case]:
         """The cases that a venue is flagged with."""
-        verdicts_and_flags = await self._scripts.run(
-            "add_marks",
-            [self.layout.flags(venue)],
-            [msgpack.packb([[], [self.layout.flags(venue)]], use_bin_type=False)],
-        )
-        return [read_case(record) for _, fields in verdicts_and_flags[1] for record in fields[1::2]]
+        return (await self.flagged_at([venue])).get(venue, [])
+
+    async def flagged_at(self, venues: Sequence[str]) -> dict[str, list[Case]]:
+        """The cases that venues are flagged with; without those that have none."""
+        layout, asked = self.layout, list[tuple[int, Sequence[str]]]()
+        if layout.split:
+            shards = layout.by_shard(venues).items()
+            asked += [(shard, [venues[at] for at in places]) for shard, places in shards]
+        else:
+            asked.append((0, venues))
+        calls: list[Call] = [
+            (
+                "add_marks",
+                [layout.state(shard)],
+                [msgpack.packb([[], [layout.flags(venue) for venue in some]], use_bin_type=False)],
+            )
+            for shard, some in asked
+        ]
+        found: dict[str, list[Case]] = {}
+        for (_, some), (_, flags) in zip(asked, await self._scripts.run_all(calls), strict=True):
+            found |= {some[at]: [read_case(record) for record in fields[1::2]] for at, fields in flags}
+        return found
 
     # --- a case -------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -103,15 +103,25 @@ def _passing(error: BaseException) -> bool:
     )
 
 
+# A venue is new, or below another one than before: partition and offset of the record, and its code.
+Moved = Callable[[int, int, str], None]
+
+
 class VenueTable:
-    """A register that follows the topic in a thread.
+    """A register that follows the topic in a thread. `on_moved` hears of the tree's changes, in any thread.
 
     `catch_up` reads to the topic's end of that moment: a venue whose import was acknowledged before a scan
     was posted is never unknown. It blocks: call it in a thread of its own.
     """
 
-    def __init__(self, kafka: str, topic: str, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, kafka: str, topic: str, timeout_s: float = 30.0, on_moved: Moved = lambda *_: None
+    ) -> None:
         self.register = Register()
+        self._on_moved = on_moved
+        self._begun = 0  # looks to the end, numbered
+        self._ended = 0  # the last of them that ended well
+        self._looking = asyncio.Lock()
         self._topic = topic
         self._timeout_s = timeout_s
         self._lock = threading.Lock()  # of the consumer: one thread at a time polls it
@@ -186,8 +196,18 @@ class VenueTable:
         """Look for unknown codes at the end of the topic; whether the register changed."""
         before = self.register.changes
         if any(code not in self.register for code in codes):
-            await asyncio.to_thread(self.catch_up)
+            await self.fresh()
         return self.register.changes != before
+
+    async def fresh(self) -> None:
+        """The register as of now, or later; those who ask at the same time share a look at the topic."""
+        before = self._begun
+        async with self._looking:
+            if self._ended > before:  # begun after we asked
+                return
+            self._begun += 1
+            await asyncio.to_thread(self.catch_up)
+            self._ended = self._begun
 
     async def get(self, code: str) -> Venue | None:
         """The venue, looked for at the end of the topic if need be."""
@@ -196,7 +216,7 @@ class VenueTable:
 
     async def descendants(self, code: str) -> set[str]:
         """All venues below, of those registered by now."""
-        await asyncio.to_thread(self.catch_up)
+        await self.fresh()
         return self.register.descendants(code)
 
     def _partitions(self) -> list[int]:
@@ -242,5 +262,8 @@ class VenueTable:
             problem = wrong.errors(include_input=False, include_url=False)[0]
             log.error("ignored venue at offset %s: %s %s", offset, problem["loc"], problem["msg"])
             return
+        before = self.register.get(venue.code)
         if not self.register.put(venue):
             log.error("ignored venue %s: its dwell was set before and never changes", venue.code)
+        elif before is None or before.parent != venue.parent:
+            self._on_moved(partition, offset, venue.code)

@@ -18,7 +18,7 @@ from faust.worker import Worker
 from mode.supervisors import CrashingSupervisor
 
 from schemas.settings import Settings
-from stream_processors.chunks import ChunkApp
+from stream_processors.chunks import ChunkApp, Fetching
 from stream_processors.metrics import Metrics
 
 log: Final = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class Role:
     name: str
     topic: str
     limit: int = 1
+    fetching: Fetching = Fetching()
     # Ends the worker: for what a role notices beside its chunks. Set before `start`.
     fail: Callable[[BaseException], None]
 
@@ -242,6 +243,7 @@ def build_app(settings: Settings, role: Role, metrics: Metrics, worker: int, hea
     app.on_partitions_assigned.connect(running.assigned, weak=False)
     app.on_partitions_revoked.connect(running.revoked, weak=False)
     role.fail = running.crash
+    app.fetching = role.fetching
     app.opening = running.open
     app.closing = role.stop
     app.committing = running.committing

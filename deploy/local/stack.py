@@ -136,11 +136,16 @@ class Stack:
                 each.prepare()
             programs = [watchdog_program(self.folder)]
             programs += [
-                Program(each.name, each.command, tier=10, stop_seconds=round(engines.STOP_SECONDS))
+                Program(each.name, _yielding(each.name, each.command), 10, round(engines.STOP_SECONDS))
                 for each in launches
             ]
             programs += [
-                Program(worker.name, tuple(self._command(worker)), _tier(worker), ROLE_STOP_SECONDS)
+                Program(
+                    worker.name,
+                    _yielding(worker.name, tuple(self._command(worker))),
+                    _tier(worker),
+                    ROLE_STOP_SECONDS,
+                )
                 for worker in chosen
             ]
             own = memory.environment_of(self.settings)
@@ -321,6 +326,15 @@ class Stack:
                     f"another `truyvet up` or `down` is at work in {self.folder.data}: wait for it"
                 ) from None
             yield
+
+
+# On one machine an alert must not wait for a processor that writes the archive: it can be late by seconds.
+_YIELD: Final = {"archive": 10, "clickhouse": 10}
+
+
+def _yielding(name: str, command: Sequence[str]) -> tuple[str, ...]:
+    """The command, at the priority that its work may have beside the others."""
+    return ("nice", "-n", str(_YIELD[name]), *command) if name in _YIELD else tuple(command)
 
 
 _ENGINES: Final = ("kafka", "redis", "clickhouse")

@@ -17,7 +17,7 @@ import redis
 from deploy.local.engines import free_ports
 from tests.model.actors import Actors, Tree
 from tests.model.explore import Explorer, Scenario
-from tests.model.scenarios import NOW_MS, SCENARIOS, VENUES
+from tests.model.scenarios import NOW_MS, REGISTERS, SCENARIOS
 from tests.model.scripts import Scripts
 from tests.stream.harness import redis_of_its_own
 
@@ -25,7 +25,7 @@ _WAYS = {"no fault": (0, False), "a crash": (1, False), "a zombie": (1, True)}
 
 
 def _explored(scenario: Scenario, client: redis.Redis, most: int) -> tuple[str, bool]:
-    explorer = Explorer(scenario, Tree(Actors(VENUES, NOW_MS)), Scripts(client))
+    explorer = Explorer(scenario, Tree(Actors(REGISTERS, NOW_MS)), Scripts(client))
     began = time.monotonic()
     found = explorer.explore(most)
     said = found.broken[0] if found.broken else "holds" if found.whole else "holds as far as was looked"

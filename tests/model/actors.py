@@ -30,13 +30,14 @@ RETENTION_DAYS: Final = 30
 _LAYOUT: Final = Layout(shards=1, retention_days=RETENTION_DAYS)
 _METRICS: Final = Metrics()
 
-SCRIPT, PUBLISH, OWN, COMMIT = "script", "publish", "own", "commit"
+SCRIPT, PUBLISH, OWN, FRESH = "script", "publish", "own", "fresh"
 FENCED: Final = "fenced"
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What an actor wants next: a script (name, keys, args), a write (records), ownership."""
+    """What an actor wants next: a script (name, keys, args), a write (records), ownership, the register as it
+    is now."""
 
     kind: str
     what: tuple[Any, ...]
@@ -96,11 +97,23 @@ class _Producer:
         await self._port.ask(OWN)
 
 
-class _Venues:
-    """In the place of the VenueTable: a register that does not change."""
+# Which register a process knows, and whether it is one that changes: else looking at it is no step.
+Known = tuple[int, bool]
+STILL: Final[Known] = (0, False)
 
-    def __init__(self, venues: Sequence[Venue]) -> None:
-        self.register = Register(venues)
+
+class _Venues:
+    """In the place of the VenueTable: a register that changes only when it is looked at."""
+
+    def __init__(self, port: Port, registers: Sequence[Register], known: Known) -> None:
+        self._port = port
+        self._registers = registers
+        number, self._changes = known
+        self.register = registers[number]
+
+    async def fresh(self) -> None:
+        if self._changes:
+            self.register = self._registers[await self._port.ask(FRESH)]
 
     async def look_for(self, codes: Sequence[str]) -> bool:
         return False
@@ -109,6 +122,7 @@ class _Venues:
         return self.register.get(code)
 
     async def descendants(self, code: str) -> set[str]:
+        await self.fresh()
         return self.register.descendants(code)
 
 
@@ -128,9 +142,12 @@ def _no_threads() -> Iterator[None]:
 
 @dataclass
 class Actors:
-    """Makes the actors of one world. The classes can be replaced by unsafe ones."""
+    """Makes the actors of one world. The classes can be replaced by unsafe ones.
 
-    venues: Sequence[Venue]
+    `registers`: the venues, in each state that a world may put them in.
+    """
+
+    registers: Sequence[Sequence[Venue]]
     now_ms: int
     ingest: type[Ingest] = Ingest
     cases: type[Cases] = Cases
@@ -139,32 +156,42 @@ class Actors:
     layout: Layout = _LAYOUT
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
 
-    def _parts(self, port: Port) -> dict[str, Any]:
+    def __post_init__(self) -> None:
+        self._registers = [Register(venues) for venues in self.registers]
+
+    def _parts(self, port: Port, known: Known) -> dict[str, Any]:
         store = self.store.__new__(self.store)
         store.layout = self.layout
         store._scripts = cast(Any, _Scripts(port))
         return {
             "store": store,
-            "venues": _Venues(self.venues),
+            "venues": _Venues(port, self._registers, known),
             "clock_ms": lambda: self.now_ms,
             "metrics": _METRICS,
         }
 
-    def scan(self, port: Port, value: bytes) -> Coroutine[Any, Any, None]:
+    def scan(self, port: Port, value: bytes, known: Known) -> Coroutine[Any, Any, None]:
         names = IngestTopics("scans", "visits", "touched", "scans.rejected")
-        parts = self._parts(port) | {"producer": _Producer(port), "topics": names}
+        parts = self._parts(port, known) | {"producer": _Producer(port), "topics": names}
         role = self.ingest(retention_days=RETENTION_DAYS, **parts)
         return role.process(0, [Record(value, 0, self.now_ms)])
 
-    def case(self, port: Port, key: bytes, value: bytes) -> Coroutine[Any, Any, None]:
+    def _cases(self, port: Port, known: Known) -> Cases:
         names = CaseTopics("cases", "touched", "cases.rejected")
-        parts = self._parts(port) | {"producer": _Producer(port), "topics": names}
-        return self.cases(**parts).process([CaseRecord(key, value, 0, 0, self.now_ms)])
+        return self.cases(**self._parts(port, known), producer=cast(Any, _Producer(port)), topics=names)
 
-    def match(self, port: Port, owned: bool, values: tuple[bytes, ...]) -> Coroutine[Any, Any, None]:
+    def case(self, port: Port, key: bytes, value: bytes, known: Known) -> Coroutine[Any, Any, None]:
+        return self._cases(port, known).process([CaseRecord(key, value, 0, 0, self.now_ms)])
+
+    def moved(self, port: Port, code: str, known: Known) -> Coroutine[Any, Any, int]:
+        return self._cases(port, known).moved([code])
+
+    def match(
+        self, port: Port, owned: bool, values: tuple[bytes, ...], known: Known
+    ) -> Coroutine[Any, Any, None]:
         names = MatcherTopics("touched", "exposures", "venue-warnings")
         producer = cast(Any, _Producer(port))
-        parts = self._parts(port) | {"producer_for": lambda _: producer, "topics": names}
+        parts = self._parts(port, known) | {"producer_for": lambda _: producer, "topics": names}
         role = self.matcher(**parts)
         if owned:
             role._producers[0] = producer
@@ -226,6 +253,10 @@ class Tree:
             attempts = self._attempts[node] + (ask.kind == SCRIPT and ask.what[0] == "set_flag")
             self._children[at] = self._new(start, (*replies, reply), attempts)
         return self._children[at]
+
+    def answered(self, node: int) -> int:
+        """How many answers an actor in this situation has had."""
+        return len(self._nodes[node][1])
 
     def attempts(self, node: int) -> int:
         """How often a matcher in this situation has begun to match anything."""

@@ -1,9 +1,10 @@
 """Every interleaving of a world's actors, with faults, down to rest; and what must hold there.
 
 Actors: one for each scan (each on a partition of its own), one for all versions of the case in the order of
-their topic, and the matcher. An actor may crash at any step and begin again (redelivery); or leave a zombie
-that goes on as if it had not been replaced. A matcher that takes over begins its transactional id first, so
-a zombie's write is refused from then on. What a matcher reads may be one record or all that is there.
+their topic, the matcher, and whoever sees that a venue has another parent. An actor may crash at any step and
+begin again (redelivery); or leave a zombie that goes on as if it had not been replaced. A matcher that takes
+over begins its transactional id first, so a zombie's write is refused from then on. What a matcher reads may
+be one record or all that is there. A process may know an older register than there is, until it looks.
 """
 
 from __future__ import annotations
@@ -14,7 +15,20 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from tests.model.actors import DEAD, DONE, FENCED, OWN, PUBLISH, SCRIPT, ActorError, Ask, Tree
+from tests.model.actors import (
+    DEAD,
+    DONE,
+    FENCED,
+    FRESH,
+    OWN,
+    PUBLISH,
+    SCRIPT,
+    STILL,
+    ActorError,
+    Ask,
+    Known,
+    Tree,
+)
 from tests.model.scripts import EMPTY, Scripts, State
 
 _FINISHED: Final = -1
@@ -39,6 +53,9 @@ class World(NamedTuple):
     visits: frozenset[str]
     exposures: tuple[tuple[str, bytes, int], ...]  # key, last record, highest version
     faults: int
+    register: int = 0  # the state of the register of venues
+    mover: int = _FINISHED
+    known: int = 0  # the register that the matcher's process knows
 
 
 @dataclass
@@ -51,7 +68,9 @@ class Scenario:
     expected: dict[str, tuple[str, int] | None]  # person → status and minutes; None: never said exposed
     faults: int = 1
     zombies: bool = True
-    faulty: tuple[str, ...] = ("scan", "case", "match")  # whose processes may fail
+    faulty: tuple[str, ...] = ("scan", "case", "match", "moved")  # whose processes may fail
+    registers: tuple[int, ...] = (0,)  # states of the register, one after another: two at the most
+    moves: str = ""  # the venue that differs between them
 
 
 @dataclass
@@ -94,7 +113,7 @@ class Explorer:
         """The world once another scan was sent, on a partition of its own."""
         self._scenario = replace(self._scenario, scans=(*self._scenario.scans, value))
         self._of_a_case.append(True)  # of whom later versions are about is not known
-        return world._replace(scans=(*world.scans, self._tree.root(("scan", value))))
+        return world._replace(scans=(*world.scans, self._tree.root(("scan", value, STILL))))
 
     def with_case(self, world: World, value: bytes) -> World:
         """The world once another version of the case was sent."""
@@ -133,9 +152,10 @@ class Explorer:
     def begin(self) -> World:
         """The world before the first step."""
         tree, scenario = self._tree, self._scenario
+        first = scenario.registers[0]
         return World(
             redis=EMPTY,
-            scans=tuple(tree.root(("scan", value)) for value in scenario.scans),
+            scans=tuple(tree.root(("scan", value, self._known(first))) for value in scenario.scans),
             topic=scenario.cases,
             case_at=0,
             case=self._case_root(scenario.cases, 0),
@@ -148,12 +168,18 @@ class Explorer:
             visits=frozenset(),
             exposures=(),
             faults=scenario.faults,
+            register=first,
+            known=first,
         )
+
+    def _known(self, register: int) -> Known:
+        return (register, len(self._scenario.registers) > 1)
 
     def _case_root(self, topic: tuple[bytes, ...], at: int) -> int:
         if at >= len(topic):
             return _FINISHED
-        return self._tree.root(("case", orjson.loads(topic[at])["case_id"].encode(), topic[at]))
+        known = self._known(self._scenario.registers[0])  # it looks at the register before it needs it
+        return self._tree.root(("case", orjson.loads(topic[at])["case_id"].encode(), topic[at], known))
 
     def _appended(self, world: World, value: bytes) -> World:
         """The world once the topic of cases has one more record."""
@@ -186,7 +212,23 @@ class Explorer:
             found += self._step_of_scan(world, at, node)
         if world.case != _FINISHED:
             found += self._step_of_case(world)
+        if world.register != self._scenario.registers[-1]:
+            found.append(world._replace(register=self._scenario.registers[-1], mover=self._mover()))
+        if world.mover != _FINISHED:
+            found += self._step_of_mover(world)
         return found + self._step_of_matcher(world)
+
+    def _mover(self) -> int:
+        return self._tree.root(("moved", self._scenario.moves, self._known(self._scenario.registers[-1])))
+
+    def _step_of_mover(self, world: World) -> list[World]:
+        node, root = world.mover, self._mover()
+        ask = self._tree.ask(node)
+        found = [base._replace(mover=root) for base in self._faults(world, "moved", node, root, 0)]
+        if ask is DONE:
+            return [*found, world._replace(mover=_FINISHED)]
+        after, child = self._answer(world, node, ask, 0)
+        return [*found, after._replace(mover=child)]
 
     def _steps_of_zombies(self, world: World) -> list[World]:
         found: list[World] = []
@@ -219,8 +261,10 @@ class Explorer:
             return base._replace(scans=(*base.scans[:at], to, *base.scans[at + 1 :]))
 
         ask = self._tree.ask(node)
-        root = self._tree.root(("scan", self._scenario.scans[at]))
+        root = self._tree.root(("scan", self._scenario.scans[at], self._known(world.register)))
         found = [put(base, root) for base in self._faults(world, "scan", node, root, 0)]
+        if node != root and not self._tree.answered(node):  # not begun: it may know of the change by then
+            found.append(put(world, root))
         if ask is DONE:
             return [*found, put(world, _FINISHED)]
         after, child = self._answer(world, node, ask, 0)
@@ -243,14 +287,21 @@ class Explorer:
             left = len(world.touched)
             owned = world.owner == world.incarnation
             return [
-                world._replace(taken=count, match=self._tree.root(("match", owned, world.touched[:count])))
+                world._replace(
+                    taken=count,
+                    match=self._tree.root(("match", owned, world.touched[:count], self._known(known))),
+                    known=known,
+                )
                 for count in sorted({1, left} - {0})
+                for known in sorted({world.known, world.register})
                 if left
             ]
         ask = self._tree.ask(world.match)
 
         def again(base: World) -> World:
-            return base._replace(taken=0, match=_FINISHED, incarnation=base.incarnation + 1)
+            return base._replace(
+                taken=0, match=_FINISHED, incarnation=base.incarnation + 1, known=base.register
+            )
 
         found = [
             again(base) for base in self._faults(world, "match", world.match, _FINISHED, world.incarnation)
@@ -260,6 +311,8 @@ class Explorer:
         if ask is DONE:
             left_over = world.touched[world.taken :]
             return [*found, world._replace(touched=left_over, taken=0, match=_FINISHED)]
+        if ask.kind == FRESH:
+            world = world._replace(known=world.register)
         after, child = self._answer(world, world.match, ask, world.incarnation)
         return [*found, after._replace(match=child)]
 
@@ -278,6 +331,8 @@ class Explorer:
         if ask.kind == SCRIPT:
             reply, redis = self._scripts.run(world.redis, *ask.what)
             return world._replace(redis=redis), self._tree.child(node, reply)
+        if ask.kind == FRESH:
+            return world, self._tree.child(node, world.register)
         if ask.kind == OWN:
             return world._replace(owner=incarnation), self._tree.child(node, None)
         if incarnation and self._fence and world.owner != incarnation:
@@ -311,6 +366,8 @@ class Explorer:
             and world.case == _FINISHED
             and world.match == _FINISHED
             and not world.touched
+            and world.mover == _FINISHED
+            and world.register == self._scenario.registers[-1]
         )
 
     def wrong(self, world: World) -> str:

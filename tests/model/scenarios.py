@@ -57,6 +57,8 @@ def place(version: int, begin: int, end: int, venue: str, **more: Any) -> bytes:
 
 
 VENUES: Final = (_venue(VENUE), _venue(BELOW, VENUE))
+APART: Final = (_venue(VENUE), _venue(BELOW))
+REGISTERS: Final = (VENUES, APART)
 
 CAME, LEFT, MET = scan(CONTACT, 0), scan(CONTACT, 10, "out"), scan(CASE, 5)
 
@@ -87,5 +89,21 @@ SCENARIOS: Final = (
         (scan(CONTACT, 0, venue=BELOW),),
         (place(1, 0, 30, BELOW), place(2, 0, 30, BELOW, status="withdrawn")),
         {CONTACT: None},
+    ),
+    Scenario(
+        "a stall that leaves its market",
+        (scan(CONTACT, 0, venue=BELOW),),
+        (place(1, 0, 30, VENUE),),
+        {CONTACT: None},
+        registers=(0, 1),
+        moves=BELOW,
+    ),
+    Scenario(
+        "a stall that comes to a market",
+        (scan(CONTACT, 0, venue=BELOW), scan(CONTACT, 10, "out", venue=BELOW)),
+        (place(1, 0, 30, VENUE),),
+        {CONTACT: ("exposed", 10)},
+        registers=(1, 0),
+        moves=BELOW,
     ),
 )

@@ -18,7 +18,7 @@ from schemas.settings import Settings
 from tests.lookups import oracle
 from tests.model.actors import Actors, Tree
 from tests.model.explore import Explorer, Scenario, World
-from tests.model.scenarios import BELOW, CASE, CONTACT, NOW_MS, VENUE, VENUES, T, case, scan
+from tests.model.scenarios import BELOW, CASE, CONTACT, NOW_MS, REGISTERS, VENUE, VENUES, T, case, scan
 from tests.model.scripts import Scripts
 from tests.model.unsafe import BlindToFlags
 
@@ -40,7 +40,7 @@ class History(RuleBasedStateMachine):
         super().__init__()
         self.explorer = Explorer(
             Scenario("longer", (), (), {}, faults=3),
-            Tree(Actors(VENUES, NOW_MS, **self.unsafe)),
+            Tree(Actors(REGISTERS, NOW_MS, **self.unsafe)),
             Scripts(self.client),
         )
         self.world = self.explorer.begin()

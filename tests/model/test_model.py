@@ -12,7 +12,7 @@ from schemas.settings import Settings
 from stream_processors.layout import Layout
 from tests.model.actors import RETENTION_DAYS, Actors, Tree
 from tests.model.explore import Explorer
-from tests.model.scenarios import NOW_MS, SCENARIOS, VENUES
+from tests.model.scenarios import NOW_MS, REGISTERS, SCENARIOS
 from tests.model.scripts import Scripts
 from tests.model.unsafe import UNSAFE, Unsafe
 
@@ -29,7 +29,7 @@ def client(settings: Settings) -> Iterator[redis.Redis]:
 @pytest.mark.parametrize("name", BY_NAME)
 def test_every_order_of_steps_ends_with_the_truth(name: str, client: redis.Redis) -> None:
     outcome = Explorer(
-        replace(BY_NAME[name], faults=0), Tree(Actors(VENUES, NOW_MS)), Scripts(client)
+        replace(BY_NAME[name], faults=0), Tree(Actors(REGISTERS, NOW_MS)), Scripts(client)
     ).explore()
     assert outcome.whole and not outcome.broken
     assert outcome.rests
@@ -47,20 +47,20 @@ def test_calls_of_one_shard_each_end_with_the_truth(name: str, client: redis.Red
 @pytest.mark.parametrize("name", ["withdrawn", "withdrawn first", "moved far away"])
 def test_a_crash_at_any_step_changes_nothing(name: str, client: redis.Redis) -> None:
     scenario = replace(BY_NAME[name], faults=1, zombies=False)
-    outcome = Explorer(scenario, Tree(Actors(VENUES, NOW_MS)), Scripts(client)).explore()
+    outcome = Explorer(scenario, Tree(Actors(REGISTERS, NOW_MS)), Scripts(client)).explore()
     assert outcome.whole and not outcome.broken
 
 
 @pytest.mark.parametrize("name", ["withdrawn first"])
 def test_a_zombie_of_any_step_changes_nothing(name: str, client: redis.Redis) -> None:
     scenario = replace(BY_NAME[name], faults=1, zombies=True)
-    outcome = Explorer(scenario, Tree(Actors(VENUES, NOW_MS)), Scripts(client)).explore()
+    outcome = Explorer(scenario, Tree(Actors(REGISTERS, NOW_MS)), Scripts(client)).explore()
     assert outcome.whole and not outcome.broken
 
 
 @pytest.mark.parametrize("unsafe", UNSAFE, ids=lambda unsafe: unsafe.name)
 def test_a_simpler_protocol_is_found_out(unsafe: Unsafe, client: redis.Redis) -> None:
     scenario = replace(BY_NAME[unsafe.scenario], faults=unsafe.faults, zombies=unsafe.zombies)
-    actors = Actors(VENUES, NOW_MS, **unsafe.actors)
+    actors = Actors(REGISTERS, NOW_MS, **unsafe.actors)
     explorer = Explorer(scenario, Tree(actors), Scripts(client, unsafe.sources), **unsafe.explorer)
     assert explorer.explore().broken

@@ -5,12 +5,13 @@ Those named in docs/DESIGN.md, "Rejected", and each thing that we added: without
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from schemas.events import Case
+from schemas.events import Case, Venue
 from stream_processors.cases import Cases
+from stream_processors.matcher import Matcher
 from stream_processors.matching import Decision, Key
 from stream_processors.presence import Mark
 from stream_processors.requests import Marks
@@ -91,6 +92,20 @@ class NewWindowOnly(Cases):
         return len(touches)
 
 
+class TellsNobody(Cases):
+    """A venue that is put below another one is seen by new scans only."""
+
+    async def moved(self, codes: Collection[str]) -> int:
+        return 0
+
+
+class TrustsItsRegister(Matcher):
+    """After a flag is set, the register is not looked at again."""
+
+    async def _see_moves(self, case: Case, venue: Venue) -> None:
+        return
+
+
 def _changed(script: str, old: str, new: str) -> dict[str, str]:
     text = source(script)
     assert old in text, f"{script}.lua has changed: change this mutation with it"
@@ -131,6 +146,13 @@ UNSAFE: Final = (
     Unsafe("a flag deleted by a withdrawal", "withdrawn", sources=_DELETED_FLAG, faults=0),
     Unsafe("the venues of the new window only", "moved far away", {"cases": NewWindowOnly}, faults=0),
     Unsafe("a touched venue that the case forgets", "moved far away", {"store": ForgetsVenues}, faults=0),
+    Unsafe("nobody is told of a move", "a stall that comes to a market", {"cases": TellsNobody}, faults=0),
+    Unsafe(
+        "a move is not looked for",
+        "a stall that leaves its market",
+        {"matcher": TrustsItsRegister},
+        faults=0,
+    ),
     Unsafe("attempts are not counted", "a check-out ends it", sources=_UNCOUNTED, zombies=True),
     Unsafe("a zombie may write", "a place-time withdrawn", explorer={"fence": False}, zombies=True),
 )

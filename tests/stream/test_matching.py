@@ -250,3 +250,28 @@ def test_a_case_holds_what_is_within_36_hours_and_its_linger() -> None:
     assert not holds(case, NOON - MARGIN - 1)
     assert holds(case, NOON + 60 + 10 + MARGIN - 1)
     assert not holds(case, NOON + 60 + 10 + MARGIN)
+
+
+def test_a_place_time_that_no_longer_covers_a_venue_withdraws_there_and_comes_back_higher() -> None:
+    case = Case.model_validate(
+        {
+            "case_id": "p1",
+            "version": 1,
+            "status": "confirmed",
+            "venue": "CCCCC",
+            "from": NOON * 60_000,
+            "to": (NOON + 60) * 60_000,
+        }
+    )
+    marks: dict[str, list[Mark]] = {CONTACT: [(NOON + 30, IN)]}
+    first = decide(snapshot(case, marks), NOW)
+    entry = first.exposures[CONTACT, DAY]
+    assert (entry.status, entry.minutes) == ("exposed", 30)
+    standing, warned = settled(dict(first.exposures)), dict(first.warnings)
+    gone = decide(snapshot(case, marks, standing=standing, warned=warned, covered=False), NOW)
+    left = gone.exposures[CONTACT, DAY]
+    assert left.status == "withdrawn" and left.version > entry.version
+    assert gone.warnings[DAY].status == "withdrawn"
+    back = decide(snapshot(case, marks, standing=settled(dict(gone.exposures))), NOW).exposures[CONTACT, DAY]
+    assert (back.status, back.minutes) == ("exposed", 30) and back.version > left.version
+    assert not decide(snapshot(case, marks, covered=False), NOW).exposures
