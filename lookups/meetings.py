@@ -119,6 +119,7 @@ def contacts(
             reached > began[spans.venue]
         )  # of a crowd hardly anybody: before pairs are made
         spans, reached = spans.take(late), reached[late]
+    sources, persons = ranks(places.person), ranks(spans.person)  # few: there are many more pairs
     for pairs in meeting(spans, places):
         source, person = places.person[pairs.place], spans.person[pairs.span]
         chosen = source != person
@@ -127,7 +128,7 @@ def contacts(
         if not chosen.any():
             continue
         start, end = pairs.start[chosen], pairs.end[chosen]
-        source, person, venue = source[chosen], person[chosen], spans.venue[pairs.span[chosen]]
+        place, span = pairs.place[chosen], pairs.span[chosen]
         from_day = (start + OFFSET_MINUTES) // MINUTES_PER_DAY
         days = (end - 1 + OFFSET_MINUTES) // MINUTES_PER_DAY - from_day + 1
         part = np.repeat(np.arange(len(start)), days)
@@ -135,16 +136,17 @@ def contacts(
         midnight = day * MINUTES_PER_DAY - OFFSET_MINUTES
         first = np.maximum(start[part], midnight)
         last = np.minimum(end[part], midnight + MINUTES_PER_DAY)
-        source, person, venue, whole = source[part], person[part], venue[part], (end - start)[part]
-        order = ordered(ranks(source), ranks(person), venue, day - day.min())
-        source, person, venue, day = source[order], person[order], venue[order], day[order]
-        starts = np.flatnonzero(np.append(True, changes(source, person, venue, day)))
+        place, span, whole = place[part], span[part], (end - start)[part]
+        order = ordered(sources[place], persons[span], spans.venue[span], day - day.min())
+        place, span, day = place[order], span[order], day[order]
+        apart = changes(sources[place], persons[span], spans.venue[span], day)
+        starts = np.flatnonzero(np.append(True, apart))
         first, last = first[order], last[order]
         minutes = np.add.reduceat(last - first, starts)
         met = Met(
-            source[starts],
-            person[starts],
-            venue[starts],
+            places.person[place[starts]],
+            spans.person[span[starts]],
+            spans.venue[span[starts]],
             day[starts],
             minutes,
             np.minimum.reduceat(first, starts),
