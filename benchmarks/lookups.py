@@ -58,6 +58,8 @@ TIMES: Final = 40
 CHAINS: Final = 5
 CHAINED: Final = (7_500, 12_500)
 CHAIN_OVERLAP: Final = 240  # minutes together that make an exposure in the chain
+QUIET: Final = -6  # hours: who has reached hardly anybody by then is left
+SEARCH_S: Final = 60
 INSERTED: Final = 3_000_000
 ROUNDS: Final = 3
 
@@ -158,17 +160,18 @@ def ask_all(url: str, end: int) -> dict[str, Cost]:
         return limit.chain(person, Window(since, since + DAY_MS), {}, min_overlap=CHAIN_OVERLAP)
 
     def chained() -> Iterator[tuple[str, int]]:
-        """Persons, and the hours after which their chain has reached about 10,000."""
+        """Persons, and the hours (counted from the end of the day) after which they have reached so many."""
+        until = time.monotonic() + SEARCH_S
         for person in subjects.persons(12 * CHAINS, 60, 75):
-            low, high = -20, 60
+            if time.monotonic() > until:
+                return
             with suppress(QuestionError):  # a crowd of tens of thousands, that takes longer than the limit
-                while low < high:
-                    hours = (low + high) // 2
+                for hours in range(-22, 24):
                     reached = len(chain((person, hours)))
                     if CHAINED[0] <= reached <= CHAINED[1]:
                         yield person, hours
+                    if reached >= CHAINED[0] or (hours == QUIET and reached < CHAINED[0] // 100):
                         break
-                    low, high = (hours + 1, high) if reached < CHAINED[0] else (low, hours)
 
     work: dict[str, tuple[Callable[[Any], list[Any]], list[Any]]] = {
         "person, 14 days": (lambda who: one.person(who, window).presences, subjects.persons(TIMES, 20)),
@@ -326,12 +329,15 @@ def main() -> None:
     parser.add_argument("--build", action="store_true", help="make the archives of --data, ask nothing")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     options = parser.parse_args()
-    sizes = [options.marks]
-    while not options.only and sizes[0] > 1_000_000:
-        sizes.insert(0, sizes[0] // 10)
+    sizes = [options.marks]  # the largest first: what is cut off is the least
+    while not options.only and sizes[-1] > 1_000_000:
+        sizes.append(sizes[-1] // 10)
     end = clock_ms() // DAY_MS * DAY_MS
-    console = Console()
-    found = []
+    found: list[Size] = []
+    rates = {}
+    if not options.build:
+        with engine(None) as server:
+            rates = insert_rates(f"{server}/default")
     with engine(options.data) as server:
         admin = Client.from_url(f"{server}/default")
         for marks in sizes:
@@ -347,21 +353,22 @@ def main() -> None:
                     known.write_text(json.dumps(facts))
             if not options.build:
                 questions = ask_all(f"{server}/{name}", facts.pop("end"))
-                found.append(Size(marks=marks, questions=questions, **facts))
-    if options.build:
-        return
-    with engine(None) as server:
-        rates = insert_rates(f"{server}/default")
-    text = report(found, rates, console)
-    options.out.mkdir(parents=True, exist_ok=True)
+                found.insert(0, Size(marks=marks, questions=questions, **facts))
+                write(options.out, found, rates)
+
+
+def write(folder: Path, found: list[Size], rates: dict[str, float]) -> None:
+    """What is known so far."""
+    text = report(found, rates, Console())
+    folder.mkdir(parents=True, exist_ok=True)
     result = {
         "cores": os.cpu_count(),
         "load": os.getloadavg(),
         "insert_rates": rates,
         "sizes": [asdict(size) for size in found],
     }
-    (options.out / "lookups.json").write_text(json.dumps(result, indent=2) + "\n")
-    (options.out / "lookups.md").write_text(text)
+    (folder / "lookups.json").write_text(json.dumps(result, indent=2) + "\n")
+    (folder / "lookups.md").write_text(text)
 
 
 if __name__ == "__main__":
