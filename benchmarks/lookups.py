@@ -1,9 +1,11 @@
 """What the tracer's questions cost: python -m benchmarks.lookups --marks 100000000
 
-Fills archives of the embedded engine with countries of 1, 10, 100 … million marks (as many marks a venue and
-a person in each), and asks every question of many persons, venues and places: once to warm up, then measured.
-Writes docs/benchmarks/lookups.json, and a table beside it. Absolute figures belong to the machine and to what
-else runs on it.
+Fills archives of the embedded engine with countries of 1, 10, 100 … million marks, as many marks a venue
+and a person in each: with --data they are kept, and --build makes them without asking. Asks every question
+of many persons, venues and places: once to warm up, then measured; the entry in the audit, that each question
+makes first, by itself. How fast rows are inserted is measured on a fresh archive. Writes
+docs/benchmarks/lookups.json and a table beside it. Absolute figures belong to the machine and to what else
+runs on it.
 """
 
 from __future__ import annotations
@@ -12,15 +14,17 @@ import argparse
 import json
 import os
 import random
+import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from clickhouse_driver import Client
 from rich.console import Console
 from rich.table import Table
@@ -32,16 +36,18 @@ from lookups import connection as asking
 from lookups.answers import PlaceTime, QuestionError, Window
 from lookups.archive import Lookups
 from lookups.groups import GroupLookups
+from producers.simulator.country import country_rows
 from producers.simulator.province import make_province
 from schemas.topics import DAY_MS
 from sinks import connection as sink
 from sinks.migrate import migrate
+from sinks.rows import COLUMNS
 
 GOALS_MS: Final = {
     "person, 14 days": 10,
     "visitors of a venue, 4 hours": 20,
     "contacts of a person, about 60 presences in 14 days": 50,
-    "chain F0 to F3, 5,000 to 20,000 persons": 1000,
+    "chain F0 to F3, about 10,000 persons": 1000,
     "common venues of 30 persons, 14 days": 200,
     "occupancy of a venue, a day": 20,
     "people at 20 place-times": 100,
@@ -50,8 +56,12 @@ HOUR_MS: Final = 3_600_000
 # Answers as large as a tracer's day brings them; the chain takes its time, so it is asked less often.
 TIMES: Final = 40
 CHAINS: Final = 5
-CHAINED: Final = (5_000, 20_000)
+CHAINED: Final = (7_500, 12_500)
 CHAIN_OVERLAP: Final = 240  # minutes together that make an exposure in the chain
+QUIET: Final = -6  # hours: who has reached hardly anybody by then is left
+SEARCH_S: Final = 60
+INSERTED: Final = 3_000_000
+ROUNDS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +75,12 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """One archive. `engine_rate`: marks/s when the engine copies such rows by itself, without any client."""
+    """One archive. `fill_rate`: marks/s when it was filled, the making of the marks included."""
 
     marks: int
     venues: int
     people: int
-    insert_rate: float
-    engine_rate: float
+    fill_rate: float
     bytes_a_mark: dict[str, float]
     questions: dict[str, Cost]
 
@@ -95,6 +104,13 @@ def measure(ask: Callable[[Any], list[Any]], subjects: list[Any]) -> Cost:
     seconds.sort()
     at = [seconds[int(len(seconds) * share)] * 1000 for share in (0.5, 0.95)]
     return Cost(round(at[0], 1), round(at[1], 1), round(rows / len(subjects), 1))
+
+
+class Unwritten:
+    """A desk that lets every question pass: what its entry costs is measured by itself."""
+
+    def asked(self, question: str, arguments: Mapping[str, object]) -> None:
+        """Nothing."""
 
 
 class Subjects:
@@ -132,21 +148,30 @@ def ask_all(url: str, end: int) -> dict[str, Cost]:
     client, asker = asking.connect(url), asking.connect(f"{url}?max_execution_time=5")
     subjects = Subjects(client, end)
     window = subjects.window
-    one, many = Lookups(asker, clock_ms, "benchmark"), GroupLookups(asker, clock_ms, "benchmark")
+    one, many = Lookups(asker, clock_ms, Unwritten()), GroupLookups(asker, clock_ms, Unwritten())
     places = subjects.place_times(TIMES, 4)
     crowds = subjects.persons(30 * TIMES // 2)
 
-    def chain(person: str) -> list[Any]:
-        # infectious for a day; ten hours later everybody is isolated
+    def chain(subject: tuple[str, int]) -> list[Any]:
+        # infectious for a day; so many hours after it everybody is isolated
+        person, hours = subject
         since = window.end - 6 * DAY_MS
-        limit = GroupLookups(asker, lambda: since + DAY_MS + 10 * HOUR_MS, "benchmark")
+        limit = GroupLookups(asker, lambda: since + DAY_MS + hours * HOUR_MS, Unwritten())
         return limit.chain(person, Window(since, since + DAY_MS), {}, min_overlap=CHAIN_OVERLAP)
 
-    def chained() -> Iterator[str]:
-        for person in subjects.persons(4 * CHAINS, 60, 75):
+    def chained() -> Iterator[tuple[str, int]]:
+        """Persons, and the hours (counted from the end of the day) after which they have reached so many."""
+        until = time.monotonic() + SEARCH_S
+        for person in subjects.persons(12 * CHAINS, 60, 75):
+            if time.monotonic() > until:
+                return
             with suppress(QuestionError):  # a crowd of tens of thousands, that takes longer than the limit
-                if CHAINED[0] <= len(chain(person)) <= CHAINED[1]:
-                    yield person
+                for hours in range(-22, 24):
+                    reached = len(chain((person, hours)))
+                    if CHAINED[0] <= reached <= CHAINED[1]:
+                        yield person, hours
+                    if reached >= CHAINED[0] or (hours == QUIET and reached < CHAINED[0] // 100):
+                        break
 
     work: dict[str, tuple[Callable[[Any], list[Any]], list[Any]]] = {
         "person, 14 days": (lambda who: one.person(who, window).presences, subjects.persons(TIMES, 20)),
@@ -155,7 +180,7 @@ def ask_all(url: str, end: int) -> dict[str, Cost]:
             lambda who: one.contacts(who, window),
             subjects.persons(TIMES, 60, 75),
         ),
-        "chain F0 to F3, 5,000 to 20,000 persons": (chain, list(islice(chained(), CHAINS))),
+        "chain F0 to F3, about 10,000 persons": (chain, list(islice(chained(), CHAINS))),
         "common venues of 30 persons, 14 days": (
             lambda crowd: many.common_venues(crowd, window),
             [crowds[at : at + 30] for at in range(0, len(crowds), 30)],
@@ -171,7 +196,17 @@ def ask_all(url: str, end: int) -> dict[str, Cost]:
             [subjects.place_times(20, 2) for _ in range(TIMES // 2)],
         ),
     }
-    return {name: measure(*asked) for name, asked in work.items()}
+    found = {name: measure(*asked) for name, asked in work.items()}
+    written = Lookups(asker, clock_ms, "benchmark")
+
+    def note(person: str) -> list[Any]:
+        written._note("person", window, person=person)
+        return [person]
+
+    found["before each: its entry in the archive's table of the audit"] = measure(
+        note, subjects.persons(TIMES)
+    )
+    return found
 
 
 def build(url: str, marks: int, end: int) -> dict[str, Any]:
@@ -202,24 +237,46 @@ def build(url: str, marks: int, end: int) -> dict[str, Any]:
     return {
         "venues": venues,
         "people": people,
-        "insert_rate": round(rate),
-        "engine_rate": round(_engine_rate(client)),
+        "fill_rate": round(rate),
         "bytes_a_mark": {name: round(size / total, 2) for name, size in sorted(sizes)},
     }
 
 
-def _engine_rate(client: Client) -> float:
-    """Marks/s that the engine writes into both tables when it takes the rows from itself."""
-    client.execute("CREATE TABLE direct AS visits")
-    client.execute("CREATE TABLE direct_by_person AS visits_by_person")
-    client.execute("CREATE MATERIALIZED VIEW direct_view TO direct_by_person AS SELECT * FROM direct")
-    began = time.monotonic()
-    client.execute("INSERT INTO direct SELECT * FROM visits LIMIT 3000000")
-    seconds = time.monotonic() - began
-    ((marks,),) = client.execute("SELECT sum(bitCount(ins) + bitCount(outs) + bitCount(voids)) FROM direct")
-    for table in ("direct_view", "direct_by_person", "direct"):
-        client.execute(f"DROP TABLE {table} SYNC")
-    return float(marks / seconds)
+def insert_rates(url: str) -> dict[str, float]:
+    """Marks/s of the same rows in the same blocks into the same two tables, in turn, medians.
+
+    `driver`: prepared columns through clickhouse-driver. `engine`: by itself, from tables in memory.
+    """
+    client = sink.connect(f"{url}?send_receive_timeout=900")
+    migrate(client, clock_ms)
+    province = make_province(INSERTED // 50, INSERTED * 30_000 // 100_000_000, 7)
+    codes = np.array([venue.code for venue in province.venues], dtype=object)
+    names = COLUMNS["visits"]
+    blocks = []
+    for number, rows in enumerate(country_rows(province, 14, INSERTED, clock_ms(), 7)):
+        columns = [codes[rows.venue] if name == "venue" else getattr(rows, name) for name in names]
+        blocks.append([column.tolist() for column in columns])
+        client.execute(f"CREATE TABLE own_{number} AS visits ENGINE = Memory")
+        client.execute(f"INSERT INTO own_{number} ({', '.join(names)}) VALUES", blocks[-1], columnar=True)
+    ((marks,),) = client.execute(
+        "SELECT sum(bitCount(ins) + bitCount(outs) + bitCount(voids)) FROM merge('^own_')"
+    )
+    ways: dict[str, Callable[[int], object]] = {
+        "driver": lambda at: client.execute(
+            f"INSERT INTO visits ({', '.join(names)}) VALUES", blocks[at], columnar=True
+        ),
+        "engine": lambda at: client.execute(f"INSERT INTO visits SELECT * FROM own_{at}"),  # noqa: S608
+    }
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way, insert in ways.items():
+            for table in ("visits", "visits_by_person"):
+                client.execute(f"TRUNCATE TABLE {table}")
+            began = time.monotonic()
+            for at in range(len(blocks)):
+                insert(at)
+            rates[way].append(marks / (time.monotonic() - began))
+    return {way: round(statistics.median(found)) for way, found in rates.items()}
 
 
 @contextmanager
@@ -232,28 +289,31 @@ def engine(folder: Path | None) -> Iterator[str]:
             yield f"clickhouse://default@127.0.0.1:{port}"
 
 
-def report(found: list[Size], console: Console) -> str:
+def report(found: list[Size], rates: dict[str, float], console: Console) -> str:
     """The table, on the console and as Markdown."""
     table = Table(title="Lookups, warm: p50 / p95 in ms (rows of an answer)", title_justify="left")
     heads = ["question", "goal", *(f"{size.marks:,} marks" for size in found)]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for head in heads:
         table.add_column(head)
-    for name, goal in GOALS_MS.items():
-        costs = [size.questions[name] for size in found]
-        cells = [name, str(goal), *(f"{it.p50:,} / {it.p95:,} ({it.rows:,.0f})" for it in costs)]
+    for name in found[0].questions:
+        costs, goal = [size.questions[name] for size in found], str(GOALS_MS.get(name, ""))
+        cells = [name, goal, *(f"{it.p50:,} / {it.p95:,} ({it.rows:,.0f})" for it in costs)]
         table.add_row(*cells)
         lines.append(f"| {' | '.join(cells)} |")
     facts = {
-        "bytes a mark, both tables": [f"{sum(size.bytes_a_mark.values()):.1f}" for size in found],
-        "insert, marks/s": [f"{size.insert_rate:,.0f}" for size in found],
+        "bytes a mark, both tables": ["20", *(f"{sum(size.bytes_a_mark.values()):.1f}" for size in found)],
+        "filled, marks/s, made and inserted": ["", *(f"{size.fill_rate:,.0f}" for size in found)],
+        "inserted, marks/s": ["150,000", f"{rates['driver']:,.0f}", *[""] * (len(found) - 1)],
         "… of what the engine does by itself": [
-            f"{size.insert_rate / size.engine_rate:.2f}" for size in found
+            "0.50",
+            f"{rates['driver'] / rates['engine']:.2f}",
+            *[""] * (len(found) - 1),
         ],
     }
     for name, values in facts.items():
-        table.add_row(name, "", *values)
-        lines.append(f"| {name} |  | {' | '.join(values)} |")
+        table.add_row(name, *values)
+        lines.append(f"| {name} | {' | '.join(values)} |")
     console.print(table)
     return "\n".join(lines) + "\n"
 
@@ -266,6 +326,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--data", type=Path, help="folder that keeps the archives; asked again if they are there"
     )
+    parser.add_argument("--build", action="store_true", help="make the archives of --data, ask nothing")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     parser.add_argument(
         "--quick", action="store_true", help="a million marks alone; writes to a scratch folder"
@@ -273,12 +334,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if options.quick:
         options.marks, options.out = 1_000_000, Path(tempfile.mkdtemp(prefix="bench-"))
-    sizes = [options.marks]
-    while not options.only and sizes[0] > 1_000_000:
-        sizes.insert(0, sizes[0] // 10)
+    sizes = [options.marks]  # the largest first: what is cut off is the least
+    while not options.only and sizes[-1] > 1_000_000:
+        sizes.append(sizes[-1] // 10)
     end = clock_ms() // DAY_MS * DAY_MS
-    console = Console()
-    found = []
+    found: list[Size] = []
+    rates = {}
+    if not options.build:
+        with engine(None) as server:
+            rates = insert_rates(f"{server}/default")
     with engine(options.data) as server:
         admin = Client.from_url(f"{server}/default")
         for marks in sizes:
@@ -292,13 +356,24 @@ def main(argv: Sequence[str] | None = None) -> None:
                 facts = {"end": end, **build(f"{server}/{name}", marks, end)}
                 if known:
                     known.write_text(json.dumps(facts))
-            questions = ask_all(f"{server}/{name}", facts.pop("end"))
-            found.append(Size(marks=marks, questions=questions, **facts))
-            text = report(found, console)
-    options.out.mkdir(parents=True, exist_ok=True)
-    result = {"cores": os.cpu_count(), "load": os.getloadavg(), "sizes": [asdict(size) for size in found]}
-    (options.out / "lookups.json").write_text(json.dumps(result, indent=2) + "\n")
-    (options.out / "lookups.md").write_text(text)
+            if not options.build:
+                questions = ask_all(f"{server}/{name}", facts.pop("end"))
+                found.insert(0, Size(marks=marks, questions=questions, **facts))
+                write(options.out, found, rates)
+
+
+def write(folder: Path, found: list[Size], rates: dict[str, float]) -> None:
+    """What is known so far."""
+    text = report(found, rates, Console())
+    folder.mkdir(parents=True, exist_ok=True)
+    result = {
+        "cores": os.cpu_count(),
+        "load": os.getloadavg(),
+        "insert_rates": rates,
+        "sizes": [asdict(size) for size in found],
+    }
+    (folder / "lookups.json").write_text(json.dumps(result, indent=2) + "\n")
+    (folder / "lookups.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Questions about one person or one venue: one method a question, parameters always by the driver.
 
-Rows are merged by GROUP BY with groupBitOr before a mask is looked at: background merges may be far behind.
-What is small is asked as marks, and presence follows by lookups/presence.py: planning the views (migration
-0006_questions) takes longer than the whole question (docs/LOOKUPS.md). What is large is asked of the views.
+Marks are asked for, and what follows from them is found here, by lookups/presence.py and lookups/meetings.py:
+planning the views (migration 0006_questions) takes longer than a whole question (docs/LOOKUPS.md). Rows of
+one key are merged by OR before a mask is looked at: background merges may be far behind.
 Every question is put into `lookup_audit` before it is asked: who looks into where a person has been leaves a
 trace.
 """
@@ -10,8 +10,9 @@ trace.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, groupby
 from typing import Any, Final
+
+import numpy as np
 
 from lookups.answers import (
     Contact,
@@ -23,38 +24,16 @@ from lookups.answers import (
     UnknownCaseError,
     Window,
 )
-from lookups.asking import Asker, incomplete, unknown_venue
-from lookups.presence import MARGIN_HOURS, HourMarks, Span, clip, infectious, live_marks, presences
+from lookups.asking import incomplete, unknown_venue
+from lookups.meetings import contacts, together
+from lookups.presence import Persons, Rows, Spans, changes, live_marks, presences
+from lookups.reading import Reader
 from schemas.events import Kind
 from schemas.times import MS_PER_MINUTE, day_name, day_start, local_day
 
-_PERSON: Final = """
-SELECT venue, hour, groupBitOr(ins), groupBitOr(outs), groupBitOr(voids)
-FROM visits_by_person
-WHERE person = %(person)s AND hour BETWEEN %(first)s AND %(last)s
-GROUP BY venue, hour
-ORDER BY venue, hour
-"""
-
-_VENUE: Final = """
-SELECT register.name, register.sector, register.district, register.dwell, capacity, person, hour, i, o, v
-FROM (
-    SELECT code, name, sector, district, dwell, capacity FROM venues FINAL WHERE code = %(venue)s
-) AS register
-LEFT JOIN (
-    SELECT venue, person, hour, groupBitOr(ins) AS i, groupBitOr(outs) AS o, groupBitOr(voids) AS v
-    FROM visits
-    WHERE venue = %(venue)s AND hour BETWEEN %(first)s AND %(last)s
-    GROUP BY venue, person, hour
-) AS marks ON marks.venue = register.code
-ORDER BY person, hour
-"""
-
-_MET: Final = """
-SELECT person, venue, toString(date), minutes, first, last
-FROM contacts_at_places(places = %(places)s, min_overlap = %(min_overlap)s)
-ORDER BY first, venue, person
-"""
+_VENUE: Final = (
+    "SELECT code, name, sector, district, dwell, capacity FROM venues FINAL WHERE code = %(venue)s"
+)
 
 _EXPOSED: Final = """
 SELECT person, venue, name, register.sector, district, dwell, toString(date), minutes, first, last
@@ -72,7 +51,7 @@ ORDER BY first, venue, person
 _IS_CASE: Final = "SELECT count() FROM cases_current WHERE case_id = %(case)s"
 
 
-class Lookups(Asker):
+class Lookups(Reader):
     """The archive, asked through one client by one asker (for the audit). Not for several threads at once.
 
     Every method raises ArchiveAwayError when ClickHouse does not answer, WrongAccessError when it refuses
@@ -82,70 +61,55 @@ class Lookups(Asker):
     def person(self, person: str, window: Window) -> PersonTrace:
         """Where a person was in a window, and the marks that say so."""
         self._note("person", window, person=person)
-        return self._trace(person, window)
-
-    def _trace(self, person: str, window: Window) -> PersonTrace:
-        first, last = _hours(window)
-        rows = self._rows(_PERSON, {"person": int(person, 16), "first": first, "last": last})
         start, end = window.minutes
-        marks: list[Mark] = []
-        found: list[Presence] = []
-        by_venue = {code: list(group) for code, group in groupby(rows, key=lambda row: row[0])}
-        # a question of its own: joined, the two take half as long again
-        register = self._register(set(by_venue))
-        if missing := by_venue.keys() - register.keys():
-            raise incomplete(sorted(missing))
-        for code, own in by_venue.items():
-            place = register[code]
-            hours = [HourMarks(*row[1:5]) for row in own]
-            marks += [mark for mark in _marks(place, hours) if start <= mark.at // MS_PER_MINUTE < end]
-            found += _presences(place, person, clip(presences(live_marks(hours), place.dwell), start, end))
+        codes, rows = self._marks_of(_persons(person), start, end)
+        places = self._places(codes)
+        marks = [
+            mark
+            for mark in _marks([places[code] for code in codes], rows)
+            if start <= mark.at // MS_PER_MINUTE < end
+        ]
         marks.sort(key=lambda mark: (mark.at, mark.venue.code, mark.kind))
+        found = self._found(codes, self._presences(codes, rows).clip(start, end))
         found.sort(key=lambda presence: (presence.start, presence.venue.code))
         return PersonTrace(marks, found)
 
     def venue(self, venue: str, window: Window) -> list[Presence]:
         """Who was at a venue in a window, by time. Raises UnknownVenueError."""
-        found = [
-            presence
-            for place, person, hours in self._visitors("venue", venue, window)
-            for presence in _presences(
-                place, person, clip(presences(live_marks(hours), place.dwell), *window.minutes)
-            )
-        ]
-        return sorted(found, key=lambda presence: (presence.start, presence.person))
+        self._note("venue", window, venue=venue)
+        rows = self._marks_at(venue, window)
+        if not len(rows.hour):
+            self._known({venue})
+        spans = self._presences([venue], rows).clip(*window.minutes)
+        return self._found([venue], spans.take(np.lexsort((spans.person, spans.start))))
 
     def occupancy(self, venue: str, window: Window) -> list[HourOccupancy]:
         """How full a venue was, by clock hour, empty hours left out. Raises UnknownVenueError."""
+        self._note("occupancy", window, venue=venue)
+        register = list(self._rows(_VENUE, {"venue": venue}))  # anew: a capacity may be changed
+        if not register:
+            raise unknown_venue([venue])
+        place = Place(*register[0])
+        if not place.dwell:
+            raise incomplete([venue])
+        marks = live_marks(self._marks_at(venue, window))
         start, end = window.minutes
-        changes = [0] * (end - start + 1)
-        visitors: dict[int, int] = {}
-        check_ins: dict[int, int] = {}
-        capacity = None
-        for place, _, hours in self._visitors("occupancy", venue, window):
-            capacity = place.capacity
-            live = live_marks(hours)
-            inside: set[int] = set()
-            for a, b in clip(presences(live, place.dwell), start, end):
-                changes[a - start] += 1
-                changes[b - start] -= 1
-                inside.update(range(a // 60, (b - 1) // 60 + 1))
-            for hour in inside:
-                visitors[hour] = visitors.get(hour, 0) + 1
-            for minute, is_out in live:
-                if not is_out and start <= minute < end:
-                    check_ins[minute // 60] = check_ins.get(minute // 60, 0) + 1
-        present = list(accumulate(changes))
-        return [
-            HourOccupancy(
-                hour * 60 * MS_PER_MINUTE,
-                visitors[hour],
-                max(present[max(hour * 60, start) - start : min(hour * 60 + 60, end) - start]),
-                check_ins.get(hour, 0),
-                capacity,
+        spans = presences(marks, np.array([place.dwell])).clip(start, end)
+        entered = marks.at[~marks.is_out & (marks.at >= start) & (marks.at < end)]
+        change = np.bincount(spans.start - start, minlength=end - start + 1) - np.bincount(
+            spans.end - start, minlength=end - start + 1
+        )
+        present = np.cumsum(change)
+        base = start // 60
+        check_ins = np.bincount(entered // 60 - base, minlength=1).tolist()
+        found = []
+        for hour, visitors in _visitors(spans):
+            within = present[max(hour * 60 - start, 0) : min(hour * 60 + 60, end) - start]
+            known = check_ins[hour - base] if hour - base < len(check_ins) else 0
+            found.append(
+                HourOccupancy(hour * 60 * MS_PER_MINUTE, visitors, int(within.max()), known, place.capacity)
             )
-            for hour in sorted(visitors)
-        ]
+        return found
 
     def contacts(self, person: str, window: Window, min_overlap: int = 1, linger: int = 0) -> list[Contact]:
         """Who was where this person was, at the same time within the window; from the visits, by time.
@@ -154,30 +118,29 @@ class Lookups(Asker):
         Two questions: what the first answers, where the person was, tells the second what little to read.
         """
         self._note("contacts", window, person=person, min_overlap=min_overlap, linger=linger)
-        stays = self._trace(person, window).presences
-        if not stays:
+        start, end = window.minutes
+        codes, rows = self._marks_of(_persons(person), start, end)
+        places = self._presences(codes, rows).clip(start, end).infectious(linger)
+        met = list(contacts(self._presences_at(codes, places), places, min_overlap))
+        if not met:
             return []
-        register = {stay.venue.code: stay.venue for stay in stays}
-        places = _places(stays, linger)
-        rows = self._rows(
-            _MET,
-            {
-                "places": [(venue, start, end, int(person, 16)) for venue, start, end in places],
-                "min_overlap": min_overlap,
-            },
-        )
+        found = together(met)
+        found = found.take(np.lexsort((found.person, found.venue, found.first)))
         own = _minutes_by_day(places)
+        register = self._places(codes)
+        at = [register.get(code) for code in codes]
+        names = {day: day_name(day) for day in np.unique(found.day).tolist()}
         return [
-            Contact(
-                _hex(other),
-                register[venue],
-                date,
-                minutes,
-                first * MS_PER_MINUTE,
-                last * MS_PER_MINUTE,
-                minutes / own[venue, date],
+            Contact(f"{who:016x}", at[venue], names[day], minutes, first, last, minutes / own[venue, day])
+            for who, venue, day, minutes, first, last in zip(
+                found.person.tolist(),
+                found.venue.tolist(),
+                found.day.tolist(),
+                found.minutes.tolist(),
+                (found.first * MS_PER_MINUTE).tolist(),
+                (found.last * MS_PER_MINUTE).tolist(),
+                strict=True,
             )
-            for other, venue, date, minutes, first, last in rows
         ]
 
     def contacts_of_case(self, case_id: str) -> list[Contact]:
@@ -190,28 +153,38 @@ class Lookups(Asker):
             raise UnknownCaseError(f"the archive knows no case {case_id!r}: truyvet cases list shows all")
         return [Contact(_hex(row[0]), _place(row[1], row[2:6]), *row[6:10]) for row in rows]
 
-    def _visitors(
-        self, question: str, venue: str, window: Window
-    ) -> Iterator[tuple[Place, str, list[HourMarks]]]:
-        first, last = _hours(window)
-        parameters = {"venue": venue, "first": first, "last": last}
-        known = False
-        for person, group in groupby(
-            self._ask(question, _VENUE, window, parameters, venue=venue), key=lambda row: row[5]
-        ):
-            rows = list(group)
-            known = True
-            hours = [HourMarks(*row[6:10]) for row in rows if row[7] | row[8] | row[9]]
-            if hours:  # the row of a venue without visitors has no marks
-                yield _place(venue, rows[0][0:5]), _hex(person), hours
-        if not known:
-            raise unknown_venue([venue])
+    def _found(self, codes: Sequence[str], spans: Spans) -> list[Presence]:
+        places = self._places([codes[at] for at in np.unique(spans.venue).tolist()])
+        at = [places.get(code) for code in codes]
+        return [
+            Presence(at[venue], f"{who:016x}", start, end, minutes)
+            for venue, who, start, end, minutes in zip(
+                spans.venue.tolist(),
+                spans.person.tolist(),
+                (spans.start * MS_PER_MINUTE).tolist(),
+                (spans.end * MS_PER_MINUTE).tolist(),
+                (spans.end - spans.start).tolist(),
+                strict=True,
+            )
+        ]
 
 
-def _hours(window: Window) -> tuple[int, int]:
-    """First and last hour whose marks say anything about the window."""
-    start, end = window.minutes
-    return max(0, start // 60 - MARGIN_HOURS), (end - 1) // 60 + MARGIN_HOURS
+def _persons(*persons: str) -> Persons:
+    return np.array([int(person, 16) for person in persons], np.uint64)
+
+
+def _visitors(spans: Spans) -> list[tuple[int, int]]:
+    """(clock hour, persons who were there in it), hours without anybody left out."""
+    first = spans.start // 60
+    hours = (spans.end - 1) // 60 - first + 1
+    part = np.repeat(np.arange(len(spans)), hours)
+    hour = first[part] + np.arange(len(part)) - np.repeat(np.cumsum(hours) - hours, hours)
+    person = spans.person[part]
+    once = np.ones(len(part), np.bool_)
+    # a person's presences are next to each other: who left and came back within an hour counts once
+    once[1:] = changes(person, hour)
+    counted, visitors = np.unique(hour[once], return_counts=True)
+    return list(zip(counted.tolist(), visitors.tolist(), strict=True))
 
 
 def _hex(person: int) -> str:
@@ -225,36 +198,28 @@ def _place(code: str, register: Sequence[Any]) -> Place:
     return Place(code, *register)
 
 
-def _presences(place: Place, person: str, spans: Sequence[Span]) -> list[Presence]:
-    return [
-        Presence(place, person, start * MS_PER_MINUTE, end * MS_PER_MINUTE, end - start)
-        for start, end in spans
-    ]
+def _marks(places: Sequence[Place], rows: Rows) -> Iterator[Mark]:
+    """Every mark of a person's rows once, void ones and what they cancel included."""
+    seen = set()
+    kinds: tuple[tuple[Kind, Persons], ...] = (("in", rows.ins), ("out", rows.outs), ("void", rows.voids))
+    for kind, masks in kinds:
+        for venue, hour, mask in zip(rows.venue.tolist(), rows.hour.tolist(), masks.tolist(), strict=True):
+            left = mask
+            while left:
+                bit = left & -left
+                seen.add((venue, hour * 60 + bit.bit_length() - 1, kind))
+                left ^= bit
+    for venue, minute, kind in seen:
+        yield Mark(places[venue], minute * MS_PER_MINUTE, kind)
 
 
-def _marks(place: Place, hours: Sequence[HourMarks]) -> Iterator[Mark]:
-    for each in hours:
-        kinds: tuple[tuple[Kind, int], ...] = (("in", each.ins), ("out", each.outs), ("void", each.voids))
-        for kind, mask in kinds:
-            for minute in range(60):
-                if mask >> minute & 1:
-                    yield Mark(place, (each.hour * 60 + minute) * MS_PER_MINUTE, kind)
-
-
-def _places(stays: Sequence[Presence], linger: int) -> list[tuple[str, int, int]]:
-    """(venue, start, end) in minutes, where somebody with these stays is met."""
-    by_venue: dict[str, list[Span]] = {}
-    for stay in sorted(stays, key=lambda stay: stay.start):
-        span = stay.start // MS_PER_MINUTE, stay.end // MS_PER_MINUTE
-        by_venue.setdefault(stay.venue.code, []).append(span)
-    return [(code, *span) for code, spans in by_venue.items() for span in infectious(spans, linger)]
-
-
-def _minutes_by_day(places: Sequence[tuple[str, int, int]]) -> dict[tuple[str, str], int]:
-    """(venue, local date) → minutes."""
-    found: dict[tuple[str, str], int] = {}
-    for venue, start, end in places:
+def _minutes_by_day(places: Spans) -> dict[tuple[int, int], int]:
+    """(number of the venue, local day) → minutes."""
+    found: dict[tuple[int, int], int] = {}
+    for venue, start, end in zip(
+        places.venue.tolist(), places.start.tolist(), places.end.tolist(), strict=True
+    ):
         for day in range(local_day(start), local_day(end - 1) + 1):
-            key = venue, day_name(day)
+            key = venue, day
             found[key] = found.get(key, 0) + min(end, day_start(day + 1)) - max(start, day_start(day))
     return found

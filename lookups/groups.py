@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
 
 from lookups.answers import (
     AtPlaceTime,
@@ -16,55 +19,20 @@ from lookups.answers import (
     Window,
     WrongSubjectError,
 )
-from lookups.asking import Asker
-from schemas.times import MS_PER_MINUTE, minute_of
+from lookups.meetings import NEVER, Met, contacts, first_of_each, meeting, nobody, together
+from lookups.presence import Numbers, Persons, Spans, changes
+from lookups.reading import Reader
+from schemas.times import MS_PER_MINUTE, day_name, minute_of
 
 DEGREES: Final = 3
-# Persons whose contacts are asked for at once. Their stays go from view to view as one value: with those of
-# ten thousand persons ClickHouse says that the parameter is not set.
-_AT_ONCE: Final = 1_000
-
-# In a crowd most pairs are of two who were both exposed before: whoever was reached no later than a source
-# began to hand on cannot be reached sooner by it. The filter is on keys of the view's aggregation, so it acts
-# before that.
-_EVERY_LINK: Final = """
-SELECT source, person, venue, toString(date), minutes, first, last
-FROM contacts_of_persons(asked = %(asked)s, linger = 0, min_overlap = %(min_overlap)s)
-WHERE person != %(origin)s
-    AND transform(person, %(reached)s, %(reached_at)s, 4294967295)
-        > transform(source, %(sources)s, %(since)s, toUInt32(0))
-ORDER BY first, source, person, venue
-"""
-# Of a crowd of thousands every pair is a link: who was first is told by the engine.
-_FIRST_LINKS: Final = """
-SELECT link.1, person, link.2, toString(link.3), link.4, link.5, link.6
-FROM (
-    SELECT
-        person,
-        argMin((source, venue, date, minutes, first, last), (first, -toInt32(minutes), source, venue)) AS link
-    FROM contacts_of_persons(asked = %(asked)s, linger = 0, min_overlap = %(min_overlap)s)
-    WHERE person != %(origin)s
-        AND transform(person, %(reached)s, %(reached_at)s, 4294967295)
-            > transform(source, %(sources)s, %(since)s, toUInt32(0))
-    GROUP BY person
-)
-ORDER BY link.5, link.1, person
-"""
 _CASE: Final = """
 SELECT person, window_start, window_end, min_overlap, status FROM cases_current WHERE case_id = %(case)s
 """
-_COMMON: Final = """
-SELECT venue, persons, together, minutes, first, last
-FROM common_venues(persons = %(persons)s, since = %(since)s, until = %(until)s)
-"""
-_AT_PLACES: Final = """
-SELECT place, venue, person, start, end
-FROM people_at_places(places = %(places)s)
-ORDER BY place, start, person, venue
-"""
+_BELOW: Final = "SELECT code, parent FROM venues FINAL WHERE parent IN %(parents)s"
+_DEPTH: Final = 8  # of venues inside venues, as the view people_at_places has it
 
 
-class GroupLookups(Asker):
+class GroupLookups(Reader):
     """As Lookups (archive.py), for questions about several persons or places."""
 
     def chain(
@@ -85,49 +53,82 @@ class GroupLookups(Asker):
         """
         self._note("chain", window, person=person, isolated=dict(isolated), min_overlap=min_overlap)
         now = minute_of(self._clock_ms())
-        until = {int(who, 16): minute_of(at) for who, at in isolated.items()}
+        left = {int(who, 16): minute_of(at) for who, at in isolated.items()}
         origin = int(person, 16)
         since, end = window.minutes
-        asked = [(origin, since, min(end, until.get(origin, end)))]
-        steps: list[tuple[int, tuple[Any, ...]]] = []
+        sources, began = np.array([origin], np.uint64), np.array([since])
+        until = np.array([min(end, left.get(origin, end))])
+        exposed: dict[int, int] = {origin: 0}  # nobody's link leads back
         degree_of: dict[int, int] = {}
-        exposed: dict[int, int] = {}
+        links: list[Link] = []
         for degree in range(1, DEGREES + 1):
-            asked = [each for each in asked if each[1] < each[2]]
-            if not asked:
+            asked = began < until
+            if not asked.any():
                 break
-            rows = [
-                row
-                for start in range(0, len(asked), _AT_ONCE)
-                for row in self._step(
-                    asked[start : start + _AT_ONCE], origin, exposed, min_overlap, every_link
-                )
-            ]
-            if not every_link:
-                rows = _first_of_each(rows)
+            codes, met = self._step(
+                Asked(sources[asked], began[asked], until[asked]), exposed, min_overlap, every_link
+            )
             sooner: dict[int, int] = {}
-            for row in rows:
-                who, first = row[1], row[5]
+            for who, first in zip(met.person.tolist(), met.first.tolist(), strict=True):
                 degree_of.setdefault(who, degree)
                 # whoever was reached as early on a shorter way has handed on from there already
                 if first < exposed.get(who, first + 1):
                     exposed[who] = sooner[who] = first
-            steps += [(degree, row) for row in rows if degree_of[row[1]] == degree]
-            asked = [(who, first, min(now, until.get(who, now))) for who, first in sorted(sooner.items())]
-        places = self._register({row[2] for _, row in steps})
-        return [
-            Link(
-                degree,
-                f"{source:016x}",
-                f"{who:016x}",
-                places[venue],
-                date,
-                minutes,
-                first * MS_PER_MINUTE,
-                last * MS_PER_MINUTE,
-            )
-            for degree, (source, who, venue, date, minutes, first, last) in steps
-        ]
+            links += self._links(degree, codes, met, degree_of)
+            sources = np.array(sorted(sooner), np.uint64)
+            began = np.array([sooner[who] for who in sources.tolist()], np.int64)
+            until = _Minutes.of(left, now).at(sources)
+        return links
+
+    def _step(
+        self, asked: Asked, exposed: Mapping[int, int], min_overlap: int, every_link: bool
+    ) -> tuple[list[str], Met]:
+        """The venues, and by time whom these persons met there who was not exposed before."""
+        codes, rows = self._marks_of(asked.person, int(asked.since.min()), int(asked.until.max()))
+        spans = self._presences(codes, rows)
+        who = np.searchsorted(asked.person, spans.person)
+        # each one's own limits; with them the number of the person
+        start, end = asked.since[who], asked.until[who]
+        places = spans.clip(start, end)
+        there = self._presences_at(codes, places)
+        reached = _Minutes.of(exposed, NEVER).at(there.person)
+        since = asked.since[np.searchsorted(asked.person, places.person)]
+        # In a crowd most pairs are of two who were both exposed before: whoever was reached no later than a
+        # source began to hand on cannot be reached sooner by it.
+        found = contacts(there, places, min_overlap, reached, since)
+        # Of a crowd of thousands every pair is a link: only the first ones are kept of each piece.
+        parts = [met if every_link else first_of_each(met) for met in found]
+        if not parts:
+            return codes, nobody()
+        met = together(parts)
+        return codes, (met if every_link else first_of_each(met)).by_time()
+
+    def _links(
+        self, degree: int, codes: Sequence[str], met: Met, degree_of: Mapping[int, int]
+    ) -> Iterator[Link]:
+        register = self._places([codes[at] for at in np.unique(met.venue).tolist()])
+        names = {day: day_name(day) for day in np.unique(met.day).tolist()}
+        for source, who, venue, day, minutes, first, last in zip(
+            met.source.tolist(),
+            met.person.tolist(),
+            met.venue.tolist(),
+            met.day.tolist(),
+            met.minutes.tolist(),
+            (met.first * MS_PER_MINUTE).tolist(),
+            (met.last * MS_PER_MINUTE).tolist(),
+            strict=True,
+        ):
+            if degree_of[who] == degree:
+                yield Link(
+                    degree,
+                    f"{source:016x}",
+                    f"{who:016x}",
+                    register[codes[venue]],
+                    names[day],
+                    minutes,
+                    first,
+                    last,
+                )
 
     def person_of_case(self, case_id: str) -> CaseSubject:
         """What a case asks for, as it stands. Raises UnknownCaseError, WrongSubjectError."""
@@ -141,48 +142,41 @@ class GroupLookups(Asker):
             raise WrongSubjectError(f"case {case_id} {why}: name a person and a window instead")
         return CaseSubject(f"{person:016x}", Window(start, end), min_overlap)
 
-    def _step(
-        self,
-        asked: Sequence[tuple[int, int, int]],
-        origin: int,
-        exposed: Mapping[int, int],
-        min_overlap: int,
-        every_link: bool,
-    ) -> Iterator[tuple[Any, ...]]:
-        return self._rows(
-            _EVERY_LINK if every_link else _FIRST_LINKS,
-            {
-                "asked": asked,
-                "min_overlap": min_overlap,
-                "origin": origin,
-                "sources": [each[0] for each in asked],
-                "since": [each[1] for each in asked],
-                "reached": [*exposed, origin],
-                "reached_at": [*exposed.values(), 0],
-            },
-        )
-
     def common_venues(self, persons: Sequence[str], window: Window) -> list[CommonVenue]:
         """Where at least two of these persons were, most likely places to have met first."""
         self._note("common", window, persons=list(persons))
         since, until = window.minutes
-        found = list(
-            self._rows(
-                _COMMON, {"persons": [int(who, 16) for who in persons], "since": since, "until": until}
-            )
-        )
-        places = self._register({row[0] for row in found})
-        return [
+        who = np.unique(np.array([int(each, 16) for each in persons], np.uint64))
+        codes, rows = self._marks_of(who, since, until)
+        spans = self._presences(codes, rows).clip(since, until)
+        register = self._places([codes[at] for at in np.unique(spans.venue).tolist()])
+        alone = np.append(len(spans) > 0, changes(spans.venue, spans.person))[: len(spans)]
+        present = np.bincount(spans.venue[alone], minlength=len(codes))
+        met, minutes = np.zeros(len(codes), np.int64), np.zeros(len(codes), np.int64)
+        first, last = np.full(len(codes), NEVER), np.zeros(len(codes), np.int64)
+        for pairs in meeting(spans, spans):
+            other = spans.person[pairs.span] != spans.person[pairs.place]
+            if not other.any():
+                continue
+            span = pairs.span[other]
+            venue = spans.venue[span]
+            once = np.append(True, changes(venue, spans.person[span]))
+            met += np.bincount(venue[once], minlength=len(codes))
+            np.add.at(minutes, venue, (pairs.end - pairs.start)[other])
+            np.minimum.at(first, venue, spans.start[span])
+            np.maximum.at(last, venue, spans.end[span])
+        answer = [
             CommonVenue(
-                places[venue],
-                count,
-                together,
-                minutes,
-                first * MS_PER_MINUTE if together else None,
-                last * MS_PER_MINUTE if together else None,
+                register[codes[at]],
+                int(present[at]),
+                int(met[at]),
+                int(minutes[at]) // 2,  # a pair was found from both sides
+                int(first[at]) * MS_PER_MINUTE if met[at] else None,
+                int(last[at]) * MS_PER_MINUTE if met[at] else None,
             )
-            for venue, count, together, minutes, first, last in found
+            for at in np.flatnonzero(present > 1).tolist()
         ]
+        return sorted(answer, key=lambda it: (-it.together, -it.minutes, -it.persons, it.venue.code))
 
     def at_places(self, places: Sequence[PlaceTime]) -> list[AtPlaceTime]:
         """Who was at any of these place-times, venues below them included, by place-time and time.
@@ -192,28 +186,87 @@ class GroupLookups(Asker):
         self._note(
             "places", None, places=[[each.venue, each.window.start, each.window.end] for each in places]
         )
-        self._known({each.venue for each in places})
-        asked = [(each.venue, *each.window.minutes) for each in places]
-        rows = list(self._rows(_AT_PLACES, {"places": asked}))
-        register = self._register({row[1] for row in rows})
-        return [
-            AtPlaceTime(
-                place,
-                Presence(
-                    register[venue],
-                    f"{who:016x}",
-                    start * MS_PER_MINUTE,
-                    end * MS_PER_MINUTE,
-                    end - start,
-                ),
+        self._known({each.venue for each in places} - (self._known_places or {}).keys())
+        below = self._below({each.venue for each in places})
+        codes = sorted({code for inside in below.values() for code in inside})
+        number = {code: at for at, code in enumerate(codes)}
+        table = [
+            (number[code], tag, *each.window.minutes)
+            for tag, each in enumerate(places)
+            for code in sorted(below[each.venue])
+        ]
+        venue, tag, start, end = (np.array(column, np.int64) for column in zip(*table, strict=True))
+        asked = Spans(venue, tag.astype(np.uint64), start, end)
+        there = self._presences_at(codes, asked)
+        parts = [
+            (
+                asked.person[pairs.place],
+                there.venue[pairs.span],
+                there.person[pairs.span],
+                pairs.start,
+                pairs.end,
             )
-            for place, venue, who, start, end in rows
+            for pairs in meeting(there, asked)
+        ]
+        if not parts:
+            return []
+        place, at, who, since, until = (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = np.lexsort((at, who, since, place))
+        register = self._places([codes[each] for each in np.unique(at).tolist()])
+        return [
+            AtPlaceTime(place, Presence(register[codes[venue]], f"{who:016x}", start, end, minutes))
+            for place, venue, who, start, end, minutes in zip(
+                place[order].tolist(),
+                at[order].tolist(),
+                who[order].tolist(),
+                (since[order] * MS_PER_MINUTE).tolist(),
+                (until[order] * MS_PER_MINUTE).tolist(),
+                (until - since)[order].tolist(),
+                strict=True,
+            )
         ]
 
+    def _below(self, codes: set[str]) -> dict[str, set[str]]:
+        """Of each venue itself and all that are inside of it."""
+        inside: dict[str, set[str]] = {code: {code} for code in codes}
+        above = {code: {code} for code in codes}  # of a venue: those of `codes` that it is inside of
+        for _ in range(_DEPTH):
+            found: dict[str, set[str]] = {}
+            for code, parent in self._rows(_BELOW, {"parents": tuple(above)}):
+                for top in above[parent]:
+                    if code not in inside[top]:
+                        inside[top].add(code)
+                        found.setdefault(code, set()).add(top)
+            if not found:
+                break
+            above = found
+        return inside
 
-def _first_of_each(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Of the links to a person the first, then the longest: what several answers say together."""
-    found: dict[int, tuple[Any, ...]] = {}
-    for row in sorted(rows, key=lambda row: (row[5], -row[4], row[0], row[2])):
-        found.setdefault(row[1], row)
-    return list(found.values())
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Persons in order, each within a window of their own, in minutes."""
+
+    person: Persons
+    since: Numbers
+    until: Numbers
+
+
+@dataclass(frozen=True, slots=True)
+class _Minutes:
+    """A minute for each of some persons, another one for everybody else."""
+
+    person: Persons
+    minute: Numbers
+    other: int
+
+    @classmethod
+    def of(cls, known: Mapping[int, int], other: int) -> _Minutes:
+        person = np.array(sorted(known), np.uint64)
+        return cls(person, np.array([known[who] for who in person.tolist()], np.int64), other)
+
+    def at(self, persons: Persons) -> Numbers:
+        if not len(self.person):
+            return np.full(len(persons), self.other, np.int64)
+        place = np.minimum(np.searchsorted(self.person, persons), len(self.person) - 1)
+        return np.where(self.person[place] == persons, self.minute[place], self.other)

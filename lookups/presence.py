@@ -1,4 +1,4 @@
-"""Presence of one person at one venue, in time: pure functions over the archive's minute masks.
+"""Presence, in time, of many persons at many venues at once: pure functions over arrays of masks.
 
 Binding rules: docs/DESIGN.md, "Meaning of the data". Minutes since the Unix epoch, half-open intervals.
 Whether somebody is present at a minute depends only on marks within 720 minutes on either side: so a question
@@ -8,82 +8,174 @@ about a window reads `MARGIN_HOURS` more on both sides, and `clip`s the answer.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 LONGEST_STAY: Final = 720  # minutes between a check-in and the check-out that can belong to it
 MARGIN_HOURS: Final = LONGEST_STAY // 60
 
-Span = tuple[int, int]
+Numbers = NDArray[np.int64]
+Persons = NDArray[np.uint64]
+Flags = NDArray[np.bool_]
 
 
-class HourMarks(NamedTuple):
-    """A person's marks at a venue in one hour: bit m of a mask is minute m of that hour."""
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of the archive, equally long arrays, in any order: bit m of a mask is minute m of that hour.
 
-    hour: int
-    ins: int
-    outs: int
-    voids: int
-
-
-def live_marks(hours: Iterable[HourMarks]) -> list[tuple[int, bool]]:
-    """(minute, whether it is an `out`) of every mark that counts, in order.
-
-    `hours`: in any order; an hour may come several times, as the parts of an archive that has not merged.
-    A void cancels the `in` and `out` of its minute; an `out` in the minute of an `in` says nothing.
+    `venue`: a number that the asker gave it. A key may come several times, as in parts that have not merged.
     """
-    merged: dict[int, HourMarks] = {}
-    for each in hours:
-        known = merged.get(each.hour)
-        merged[each.hour] = (
-            each
-            if known is None
-            else HourMarks(each.hour, known.ins | each.ins, known.outs | each.outs, known.voids | each.voids)
-        )
-    marks = []
-    for hour in sorted(merged):
-        _, ins, outs, voids = merged[hour]
-        outs &= ~(voids | ins)
-        left = (ins & ~voids) | outs
-        while left:
-            bit = left & -left
-            marks.append((hour * 60 + bit.bit_length() - 1, bool(outs & bit)))
-            left ^= bit
-    return marks
+
+    venue: Numbers
+    hour: Numbers
+    person: Persons
+    ins: Persons
+    outs: Persons
+    voids: Persons
+
+    def take(self, chosen: Flags | Numbers) -> Rows:
+        """Some of them."""
+        return Rows(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
-def presences(marks: Sequence[tuple[int, bool]], dwell: int) -> list[Span]:
-    """When the person was there: disjoint spans in order, from live marks in order; `dwell` in minutes."""
-    spans: list[Span] = []
-    for at, (minute, is_out) in enumerate(marks):
-        if is_out:
-            if at and minute - marks[at - 1][0] <= LONGEST_STAY:
-                continue  # it ended the stay of the `in` before it, or says nothing after an `out`
-            start, end = minute - dwell, minute
-        else:
-            start, end = minute, minute + dwell
-            if at + 1 < len(marks):
-                after, then_out = marks[at + 1]
-                if after - minute <= (LONGEST_STAY if then_out else dwell):
-                    end = after
-        # starts never go back: an `out` with a span of its own is more than a dwell after the mark before it
-        if spans and start <= spans[-1][1]:
-            spans[-1] = (spans[-1][0], max(spans[-1][1], end))
-        else:
-            spans.append((start, end))
-    return spans
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Marks that count, in the order of venue, person and time. `group`: a number a venue and person."""
+
+    venue: Numbers
+    person: Persons
+    group: Numbers
+    at: Numbers
+    is_out: Flags
 
 
-def clip(spans: Iterable[Span], start: int, end: int) -> list[Span]:
-    """What of the spans lies in [start, end)."""
-    return [(max(a, start), min(b, end)) for a, b in spans if a < end and b > start]
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Presences: of one person at one venue disjoint, in order, and next to each other."""
+
+    venue: Numbers
+    person: Persons
+    start: Numbers
+    end: Numbers
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def take(self, chosen: Flags | Numbers | slice) -> Spans:
+        """Some of them."""
+        return Spans(self.venue[chosen], self.person[chosen], self.start[chosen], self.end[chosen])
+
+    def clip(self, start: Numbers | int, end: Numbers | int) -> Spans:
+        """What lies in [start, end); each span may have limits of its own."""
+        cut = Spans(self.venue, self.person, np.maximum(self.start, start), np.minimum(self.end, end))
+        return cut.take(cut.start < cut.end)
+
+    def infectious(self, linger: int) -> Spans:
+        """Each `linger` minutes longer, joined where they then overlap or touch."""
+        late = Spans(self.venue, self.person, self.start, self.end + linger)
+        apart = np.ones(len(late), np.bool_)
+        apart[1:] = changes(late.venue, late.person) | (late.start[1:] > late.end[:-1])
+        return _joined(late, apart)
 
 
-def infectious(spans: Iterable[Span], linger: int) -> list[Span]:
-    """Disjoint spans in order, each `linger` minutes longer, joined where they then overlap or touch."""
-    found: list[Span] = []
-    for start, end in spans:
-        if found and start <= found[-1][1]:
-            found[-1] = (found[-1][0], end + linger)
-        else:
-            found.append((start, end + linger))
+def ordered(*columns: NDArray[np.integer]) -> Numbers:
+    """The order of rows by these columns, the first one most important; none is negative.
+
+    One sort of one number a row when the columns fit into it: numpy sorts several columns ten times slower.
+    """
+    widths = [int(column.max(initial=0)).bit_length() for column in columns]
+    if sum(widths) > 63:
+        by_column: Numbers = np.lexsort(columns[::-1])
+        return by_column
+    packed = np.zeros(len(columns[0]), np.int64)
+    for column, width in zip(columns, widths, strict=True):
+        packed = (packed << width) | column.astype(np.int64)
+    return np.argsort(packed)
+
+
+def ranks(values: NDArray[np.integer]) -> Numbers:
+    """Small numbers in the order of the values, the same for the same value."""
+    _, rank = np.unique(values, return_inverse=True)
+    return np.asarray(rank, np.int64)
+
+
+def changes(*columns: NDArray[np.integer]) -> Flags:
+    """Of each row but the first: whether it differs from the one before."""
+    found: Flags = columns[0][1:] != columns[0][:-1]
+    for column in columns[1:]:
+        found |= column[1:] != column[:-1]
     return found
+
+
+def live_marks(rows: Rows) -> Marks:
+    """A void cancels the `in` and `out` of its minute; an `out` in the minute of an `in` says nothing."""
+    order = ordered(rows.venue, ranks(rows.person), rows.hour - rows.hour.min(initial=0))
+    rows = rows.take(order)
+    first = np.ones(len(order), np.bool_)
+    first[1:] = changes(rows.venue, rows.person, rows.hour)
+    ins, outs, voids = rows.ins, rows.outs, rows.voids
+    if not first.all():
+        starts = np.flatnonzero(first)
+        rows = rows.take(starts)
+        ins, outs, voids = (np.bitwise_or.reduceat(mask, starts) for mask in (ins, outs, voids))
+    outs = outs & ~(voids | ins)
+    left = (ins & ~voids) | outs
+    many = np.bitwise_count(left).astype(np.int64)
+    source = np.repeat(np.arange(len(left)), many)
+    group = np.zeros(len(left), np.int64)
+    group[1:] = np.cumsum(changes(rows.venue, rows.person))
+    at = np.empty(len(source), np.int64)
+    is_out = np.empty(len(source), np.bool_)
+    where = np.cumsum(many) - many
+    active = np.flatnonzero(left)
+    left = left[active]
+    while len(active):
+        bit = left & (~left + np.uint64(1))
+        to = where[active]
+        at[to] = rows.hour[active] * 60 + np.bitwise_count(bit - np.uint64(1))
+        is_out[to] = (outs[active] & bit) != 0
+        where[active] += 1
+        left ^= bit
+        more = left != 0
+        active, left = active[more], left[more]
+    return Marks(rows.venue[source], rows.person[source], group[source], at, is_out)
+
+
+def presences(marks: Marks, dwell: Numbers) -> Spans:
+    """When the persons were there; `dwell`: minutes, by the number of the venue."""
+    if not len(marks.at):
+        return Spans(marks.venue, marks.person, marks.at, marks.at)
+    stay = dwell[marks.venue]
+    gap = np.full(len(marks.at) + 1, 1 << 40, np.int64)  # to the mark before: none
+    same = ~changes(marks.group)
+    gap[1:-1][same] = np.diff(marks.at)[same]
+    before, after = gap[:-1], gap[1:]
+    then_out = np.append(marks.is_out[1:], False)
+    # an `out` soon after another mark ended the stay of an `in` before it, or says nothing after an `out`
+    opens = ~marks.is_out | (before > LONGEST_STAY)
+    goes_on = after <= np.where(then_out, LONGEST_STAY, stay)
+    start = np.where(marks.is_out, marks.at - stay, marks.at)
+    end = marks.at + np.where(marks.is_out, 0, np.where(goes_on, after, stay))
+    single = Spans(marks.venue, marks.person, start, end).take(opens)
+    apart = np.ones(len(single), np.bool_)
+    # starts and ends never go back: neighbours tell which are one
+    apart[1:] = changes(marks.group[opens]) | (single.start[1:] > single.end[:-1])
+    return _joined(single, apart)
+
+
+def _joined(spans: Spans, apart: Flags) -> Spans:
+    """`apart`: a span that begins one; the others go on with the one before."""
+    starts = np.flatnonzero(apart)
+    lasts = np.append(starts[1:], len(spans))[: len(starts)] - 1
+    return Spans(spans.venue[starts], spans.person[starts], spans.start[starts], spans.end[lasts])
+
+
+def rows_of(table: Iterable[Sequence[int]]) -> Rows:
+    """(venue, hour, person, ins, outs, voids), … as arrays."""
+    columns: list[Any] = list(zip(*table, strict=True)) or [()] * 6
+    venue, hour = (np.array(column, np.int64) for column in columns[:2])
+    person, ins, outs, voids = (np.array(column, np.uint64) for column in columns[2:])
+    return Rows(venue, hour, person, ins, outs, voids)

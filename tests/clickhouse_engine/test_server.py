@@ -70,6 +70,24 @@ def test_restart_keeps_the_data(own_server: Server) -> None:
     assert own_server.stop(signal.SIGINT) == 0
 
 
+def test_new_tables_have_small_granules_and_old_ones_keep_theirs(own_server: Server) -> None:
+    own_server.start()
+    with own_server.client() as client:
+        client.execute("CREATE TABLE new (a UInt64) ENGINE = MergeTree ORDER BY a")
+        client.execute(
+            "CREATE TABLE old (a UInt64) ENGINE = MergeTree ORDER BY a SETTINGS index_granularity = 8192"
+        )
+    own_server.stop()
+    own_server.start()
+    with own_server.client() as client:
+        for table, granule in (("new", 1024), ("old", 8192)):
+            client.execute(f"INSERT INTO {table} SELECT number FROM numbers(8192)")
+            ((marks,),) = client.execute(
+                "SELECT sum(marks) FROM system.parts WHERE active AND table = %(table)s", {"table": table}
+            )
+            assert marks == 8192 // granule + 1
+
+
 def test_a_kill_loses_nothing_acknowledged(own_server: Server) -> None:
     own_server.start()
     acknowledged = 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lookups.presence import HourMarks, clip, infectious, live_marks, presences
+from lookups.presence import Spans, live_marks, presences, rows_of
 from stream_processors import presence as processors
 from tests.lookups import oracle
 
@@ -28,18 +30,27 @@ steps = st.lists(
 dwells = st.one_of(st.sampled_from([1, 60, 720]), st.integers(1, 720))
 
 
-def packed(some: list[tuple[int, str]]) -> list[HourMarks]:
+def packed(some: list[tuple[int, str]], venue: int = 0, person: int = 7) -> list[tuple[int, ...]]:
     """One row a mark, as a flush that has not merged yet."""
     return [
-        HourMarks(
-            minute // 60, *(1 << minute % 60 if kind == wanted else 0 for wanted in ("in", "out", "void"))
+        (
+            *(venue, minute // 60, person),
+            *(1 << minute % 60 if kind == wanted else 0 for wanted in ("in", "out", "void")),
         )
         for minute, kind in some
     ]
 
 
+def there(rows: Iterable[tuple[int, ...]], dwell: int) -> Spans:
+    return presences(live_marks(rows_of(rows)), np.array([dwell, 720 - dwell + 1]))
+
+
+def pairs(found: Spans) -> list[tuple[int, int]]:
+    return list(zip(found.start.tolist(), found.end.tolist(), strict=True))
+
+
 def spans(some: list[tuple[int, str]], dwell: int) -> list[tuple[int, int]]:
-    return presences(live_marks(packed(some)), dwell)
+    return pairs(there(packed(some), dwell))
 
 
 def stepped(some: list[tuple[int, str]]) -> list[tuple[int, str]]:
@@ -92,7 +103,7 @@ def test_order_duplicates_and_splitting_change_nothing(
     rows = packed(some)
     shuffled = rows + [row for row in rows if chance.random() < 0.5]
     chance.shuffle(shuffled)
-    assert presences(live_marks(shuffled), dwell) == spans(some, dwell)
+    assert pairs(there(shuffled, dwell)) == spans(some, dwell)
 
 
 @given(marks, dwells, st.integers(-1440, 4 * 1440), st.integers(1, 2000))
@@ -101,11 +112,39 @@ def test_marks_beyond_720_minutes_say_nothing_about_a_window(
 ) -> None:
     start, end = T + since, T + since + length
     near = [mark for mark in some if start - 720 <= mark[0] <= end - 1 + 720]
-    assert clip(spans(near, dwell), start, end) == clip(spans(some, dwell), start, end)
+    assert pairs(there(packed(near), dwell).clip(start, end)) == pairs(
+        there(packed(some), dwell).clip(start, end)
+    )
 
 
 @given(marks, dwells, st.sampled_from([0, 1, 30, 720]))
 def test_a_place_stays_infectious_for_so_long(some: list[tuple[int, str]], dwell: int, linger: int) -> None:
     minutes = oracle.present(some, dwell)
     longer = {minute + more for minute in minutes for more in range(linger + 1)}
-    assert infectious(spans(some, dwell), linger) == oracle.runs(longer)
+    assert pairs(there(packed(some), dwell).infectious(linger)) == oracle.runs(longer)
+
+
+worlds = st.dictionaries(
+    st.tuples(st.sampled_from([0, 1]), st.sampled_from([3, 4, 2**64 - 1])),
+    st.one_of(marks, steps.map(stepped)),
+)
+
+
+@settings(deadline=None)
+@given(worlds, dwells, st.sampled_from([0, 1, 30, 720]), st.randoms(use_true_random=False))
+def test_many_persons_and_venues_at_once_do_not_touch_each_other(
+    world: dict[tuple[int, int], list[tuple[int, str]]], dwell: int, linger: int, chance: random.Random
+) -> None:
+    rows = [row for (venue, person), some in world.items() for row in packed(some, venue, person)]
+    chance.shuffle(rows)
+    found = there(rows, dwell).infectious(linger)
+    told: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for venue, person, span in zip(found.venue.tolist(), found.person.tolist(), pairs(found), strict=True):
+        told.setdefault((venue, person), []).append(span)
+    stays = [dwell, 720 - dwell + 1]
+    expected = {}
+    for key, some in world.items():
+        minutes = oracle.present(some, stays[key[0]])
+        if minutes:
+            expected[key] = oracle.runs({minute + more for minute in minutes for more in range(linger + 1)})
+    assert told == expected

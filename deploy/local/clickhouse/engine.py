@@ -40,6 +40,16 @@ from deploy.local.clickhouse.statements import Insert, Statement
 log = logging.getLogger(__name__)
 
 _NOT_STREAMED = "Streaming query is not supported"
+# How a table that is made from now on is laid out on disk; one that is there keeps its own granules. A question
+# about one person or venue reads a granule of each column and part: small ones, and packed small, are read two to
+# four times as fast (docs/LOOKUPS.md). ClickHouse's own: 8192 rows, 65536 bytes.
+_CONFIGURATION = """<clickhouse>
+    <merge_tree>
+        <index_granularity>1024</index_granularity>
+        <min_compress_block_size>8192</min_compress_block_size>
+    </merge_tree>
+</clickhouse>
+"""
 _MARK = "log_comment"  # the one setting by which system.processes tells sessions apart
 
 
@@ -60,11 +70,13 @@ class Engine:
     """The engine over one data folder. Raises DataFolderError when another process has it."""
 
     def __init__(self, folder: Path, query_memory: int) -> None:
-        if "?" in str(folder):  # chDB takes what follows for options
-            raise DataFolderError(f"The data folder {folder} has a question mark in its name: choose another")
+        if any(sign in str(folder) for sign in "?&"):  # chDB takes what follows for options
+            raise DataFolderError(f"The data folder {folder} has a ? or & in its name: choose another")
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(folder / "engine.lock")
         self._path = str(folder.resolve())
+        self._configuration = folder.resolve() / "engine.xml"
+        self._configuration.write_text(_CONFIGURATION, encoding="ascii")
         self._query_memory = query_memory
         self._marks = itertools.count(1)
         # Kept open: chDB ends the engine when its last connection closes.
@@ -82,7 +94,7 @@ class Engine:
 
     def _connect(self) -> Any:
         try:
-            return chdb.connect(self._path)
+            return chdb.connect(f"{self._path}?config-file={self._configuration}")
         except RuntimeError as error:
             raise DataFolderError(
                 f"The data folder {self._path} cannot be opened: another process uses it, or it is not "

@@ -1,0 +1,117 @@
+"""Who met whom, pair by pair, also when not all pairs are in memory at once."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lookups import meetings
+from lookups.meetings import contacts, first_of_each, meeting, nobody, together
+from lookups.presence import Spans, ordered
+from tests.lookups import oracle
+
+T = 27_000_000
+LARGE = 2**64 - 1
+stays = st.lists(
+    st.tuples(
+        st.integers(0, 2), st.sampled_from([5, 6, LARGE]), st.integers(T, T + 3000), st.integers(1, 1500)
+    ),
+    max_size=25,
+)
+
+
+def spans_of(some: list[tuple[int, int, int, int]]) -> Spans:
+    """(venue, person, start, minutes), …: in the order that presences are in."""
+    some = sorted(some)
+    columns = list(zip(*some, strict=True)) or [()] * 4
+    venue, start, minutes = (np.array(columns[at], np.int64) for at in (0, 2, 3))
+    return Spans(venue, np.array(columns[1], np.uint64), start, start + minutes)
+
+
+def rows(spans: Spans) -> list[Any]:
+    columns = (spans.venue, spans.person, spans.start, spans.end)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+@settings(deadline=None)
+@given(stays, stays, st.sampled_from([1, 3, 2_000_000]))
+def test_every_pair_that_meets_is_found_once(
+    some: list[tuple[int, int, int, int]], others: list[tuple[int, int, int, int]], at_once: int
+) -> None:
+    spans, places = spans_of(some), spans_of(others)
+    expected = sorted(
+        (number, other, max(a, c), min(b, d))
+        for number, (venue, _, a, b) in enumerate(rows(spans))
+        for other, (where, _, c, d) in enumerate(rows(places))
+        if venue == where and max(a, c) < min(b, d)
+    )
+    with mock.patch.object(meetings, "_PAIRS", at_once):
+        found = [
+            row
+            for pairs in meeting(spans, places)
+            for row in zip(
+                *(getattr(pairs, name).tolist() for name in ("span", "place", "start", "end")), strict=True
+            )
+        ]
+    assert sorted(found) == expected
+
+
+@settings(deadline=None)
+@given(stays, stays, st.sampled_from([1, 60, 240]), st.sampled_from([1, 2_000_000]))
+def test_contacts_are_those_of_minutes(
+    some: list[tuple[int, int, int, int]],
+    others: list[tuple[int, int, int, int]],
+    min_overlap: int,
+    at_once: int,
+) -> None:
+    spans, places = disjoint(some), disjoint(others)
+    expected = {
+        (source, person, venue, day, *times)
+        for (venue, person), own in minutes_of(spans).items()
+        for (where, source), infectious in minutes_of(places).items()
+        if venue == where and person != source
+        for day, times in oracle.days(own & infectious, min_overlap).items()
+    }
+    with mock.patch.object(meetings, "_PAIRS", at_once):
+        met = together([nobody(), *contacts(spans, places, min_overlap)])
+    names = ("source", "person", "venue", "day", "minutes", "first", "last")
+    found = list(zip(*(getattr(met, name).tolist() for name in names), strict=True))
+    assert len(found) == len(expected)
+    assert set(found) == expected
+    firsts: dict[int, Any] = {}
+    for row in sorted(expected, key=lambda row: (row[5], -row[4], row[0], row[2])):
+        firsts.setdefault(row[1], row)
+    first = first_of_each(met)
+    assert list(zip(*(getattr(first, name).tolist() for name in names), strict=True)) == [
+        firsts[person] for person in sorted(firsts)
+    ]
+
+
+def disjoint(some: list[tuple[int, int, int, int]]) -> Spans:
+    """The same minutes as presences have them."""
+    return spans_of(
+        [
+            (venue, person, start, end - start)
+            for (venue, person), minutes in minutes_of(spans_of(some)).items()
+            for start, end in oracle.runs(minutes)
+        ]
+    )
+
+
+def minutes_of(spans: Spans) -> dict[tuple[int, int], set[int]]:
+    found: dict[tuple[int, int], set[int]] = {}
+    for venue, person, start, end in rows(spans):
+        found.setdefault((venue, person), set()).update(range(start, end))
+    return found
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2**40), st.integers(0, 2**40)), max_size=20))
+def test_order_of_columns_that_fit_into_one_number_and_that_do_not(some: list[tuple[int, int, int]]) -> None:
+    columns = [np.array(column, np.int64) for column in zip(*some, strict=True)] or [
+        np.zeros(0, np.int64)
+    ] * 3
+    assert [some[at] for at in ordered(*columns).tolist()] == sorted(some)
