@@ -101,8 +101,8 @@ class Guard:
 
     async def position(self, name: str) -> int:
         """How far the store was told of a partition; 0 when nothing is known of it."""
-        found: bytes | None = await cast(Any, self._redis.hget(self._layout.state(0), name))
-        return int(found or 0)
+        (first,) = await self._fields(range(1))
+        return int(first.get(name, 0))
 
     async def mark_lost(self, reason: str) -> StoreState:
         """Begin a new epoch because somebody knows better. Whoever works with the old one ends."""

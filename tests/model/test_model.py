@@ -38,7 +38,7 @@ def test_every_order_of_steps_ends_with_the_truth(name: str, client: redis.Redis
 @pytest.mark.parametrize("name", ["withdrawn", "narrowed away", "a place-time holds for a stall below"])
 def test_calls_of_one_shard_each_end_with_the_truth(name: str, client: redis.Redis) -> None:
     """As a Redis Cluster has it: the flags of a market are read apart from the marks of its stall."""
-    actors = Actors(VENUES, NOW_MS, layout=Layout(1024, RETENTION_DAYS, split=True))
+    actors = Actors(REGISTERS, NOW_MS, layout=Layout(1024, RETENTION_DAYS, split=True))
     outcome = Explorer(replace(BY_NAME[name], faults=0), Tree(actors), Scripts(client)).explore()
     assert outcome.whole and not outcome.broken
     assert outcome.rests
