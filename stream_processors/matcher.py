@@ -36,7 +36,7 @@ from stream_processors.venues import VenueTable
 # market with tens of thousands of scans a day.
 _DAYS_AT_A_TIME: Final = 4
 # Matches of one chunk that wait for Redis at the same time.
-_CONCURRENT: Final = 16
+_CONCURRENT: Final = 64
 # A gateway's clock may be ahead of ours by this much, not more.
 _DAYS_AHEAD: Final = 33
 # A bucket that expires while it is being read must be frozen already.
@@ -61,6 +61,15 @@ class _Pending:
     venue: Venue
     case: Case
     decision: Decision
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """A chunk that waits for its partition's turn."""
+
+    touches: Sequence[Touch]
+    stale: Callable[[], bool]
+    done: bool = False
 
 
 def _groups(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
@@ -98,6 +107,7 @@ class Matcher:
         # one partition's chunks one after another, in the order of delivery: asyncio's lock is first come,
         # first served
         self._turns: dict[int, asyncio.Lock] = {}
+        self._waiting: dict[int, list[_Chunk]] = {}
         self._topics = topics
         self._clock_ms = clock_ms
         self._metrics = metrics
@@ -108,14 +118,34 @@ class Matcher:
         """Do everything that a chunk of one partition asks for; return when it is durable.
 
         A chunk that waited for its turn while the partition went to another matcher is left to that one:
-        to begin with it would shut the new owner out.
+        to begin with it would shut the new owner out. All chunks that wait are done as one: a fetch brings
+        few touches, and each chunk by itself costs the round trips and a transaction.
         """
+        own = _Chunk(touches, stale)
+        self._waiting.setdefault(partition, []).append(own)
         async with self._turns.setdefault(partition, asyncio.Lock()):
-            if stale():
+            if own.done:
                 return
-            producer = await self._owned(partition)
-            for group in _groups(gather(touches), _CONCURRENT):
-                await self._process_group(producer, group)
+            chunks = self._waiting.pop(partition, [])
+            try:
+                await self._process_chunks(partition, [chunk for chunk in chunks if not chunk.stale()])
+            except BaseException:
+                # none of them is done: whoever is next in turn must not pass for having been
+                self._waiting[partition] = [
+                    *(chunk for chunk in chunks if chunk is not own),
+                    *self._waiting.get(partition, []),
+                ]
+                raise
+            for chunk in chunks:
+                chunk.done = True
+
+    async def _process_chunks(self, partition: int, chunks: Sequence[_Chunk]) -> None:
+        if not chunks:
+            return
+        producer = await self._owned(partition)
+        touches = [touch for chunk in chunks for touch in chunk.touches]
+        for group in _groups(gather(touches), _CONCURRENT):
+            await self._process_group(producer, group)
 
     async def _process_group(self, producer: TransactionalProducer, group: Sequence[Touch]) -> None:
         matched = await asyncio.gather(*(self._match(touch) for touch in group))

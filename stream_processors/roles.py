@@ -43,8 +43,8 @@ _INGEST_CHUNKS: Final = 4
 _INGEST_FETCHING: Final = Fetching(wait_ms=20, min_bytes=64 * 1024)
 
 
-# Partitions of the matcher that are decided at once; each has its own transactions.
-_MATCHER_CHUNKS: Final = 8
+# Chunks that the matcher takes at once: those of a partition that wait for its turn are done as one.
+_MATCHER_CHUNKS: Final = 64
 
 
 # How often a worker looks how the store stands, and how soon a failed rebuild is tried again.

@@ -100,9 +100,9 @@ SCENARIOS: Final = (
     ),
     Scenario(
         "a stall that comes to a market",
-        (scan(CONTACT, 0, venue=BELOW), scan(CONTACT, 10, "out", venue=BELOW)),
+        (scan(CONTACT, 0, venue=BELOW),),
         (place(1, 0, 30, VENUE),),
-        {CONTACT: ("exposed", 10)},
+        {CONTACT: ("exposed", 30)},
         registers=(1, 0),
         moves=BELOW,
     ),
