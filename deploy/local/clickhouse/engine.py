@@ -40,9 +40,9 @@ from deploy.local.clickhouse.statements import Insert, Statement
 log = logging.getLogger(__name__)
 
 _NOT_STREAMED = "Streaming query is not supported"
-# How a table that is made from now on is laid out on disk; one that is there keeps its own granules. A question
-# about one person or venue reads a granule of each column and part: small ones, and packed small, take 0.4 to 0.9
-# of the CPU time (docs/LOOKUPS.md). ClickHouse's own: 8192 rows, 65536 bytes.
+# How a table that is made from now on is laid out on disk; one that is there keeps its own granules. A
+# question about one person or venue reads a granule of each column and part: small ones, and packed small,
+# take 0.4 to 0.9 of the CPU time (docs/LOOKUPS.md). ClickHouse's own: 8192 rows, 65536 bytes.
 _CONFIGURATION = """<clickhouse>
     <merge_tree>
         <index_granularity>1024</index_granularity>
