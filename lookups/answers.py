@@ -1,6 +1,6 @@
 """What the archive answers with. Times in Unix ms, intervals half-open, persons as 16 hex digits.
 
-What comes by the ten thousand is a NamedTuple: made four times as fast as a frozen dataclass.
+What comes by the ten thousand is a NamedTuple: made in 0.4 of the time of a frozen dataclass.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Spans:
 def ordered(*columns: NDArray[np.integer]) -> Numbers:
     """The order of rows by these columns, the first one most important; none is negative.
 
-    One sort of one number a row when the columns fit into it: numpy sorts several columns ten times slower.
+    One sort of one number a row when the columns fit into it: lexsort takes six times as long.
     """
     widths = [int(column.max(initial=0)).bit_length() for column in columns]
     if sum(widths) > 63:

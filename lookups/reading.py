@@ -1,7 +1,7 @@
 """Marks out of the archive as arrays, for questions that are asked from Python.
 
 A column comes as one value, the bytes of all its numbers: clickhouse-driver makes a Python object of every
-number otherwise (measured: three times the time of the whole question, docs/LOOKUPS.md).
+number otherwise (docs/LOOKUPS.md, "Trials").
 """
 
 from __future__ import annotations
