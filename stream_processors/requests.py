@@ -168,8 +168,13 @@ def _mark_rows(marks: Marks, order: NDArray[np.int64]) -> bytes:
     return rows[order].tobytes()
 
 
+@lru_cache(maxsize=65_536)
+def _flag_key(layout: Layout, venue: str) -> bytes:
+    return _text(layout.flags(venue).encode())
+
+
 def _flag_keys(layout: Layout, venues: Sequence[str]) -> bytes:
-    return _array(len(venues)) + b"".join(_text(layout.flags(venue).encode()) for venue in venues)
+    return _array(len(venues)) + b"".join([_flag_key(layout, venue) for venue in venues])
 
 
 class MarksCall(NamedTuple):

@@ -40,8 +40,8 @@ from stream_processors.requests import (
 from stream_processors.scripts import OnFull, Scripts
 from stream_processors.servers import Servers
 
-# Lua's unpack holds about 8,000 values: a bucket may take two of them a mark
-_MARKS_A_CALL: Final = 2_000
+# Some 20 ms of Redis, which others wait for
+_MARKS_A_CALL: Final = 4_000
 
 NEW: Final = "n"
 REDELIVERY: Final = "r"

@@ -89,7 +89,7 @@ def _new_app(settings: Settings, role: Role, worker: int) -> ChunkApp:
         topic_disable_leader=True,
         topic_allow_declare=False,
         stream_wait_empty=False,
-        stream_buffer_maxsize=64,
+        stream_buffer_maxsize=32,
         agent_supervisor=CrashingSupervisor,
         consumer_auto_offset_reset="earliest",
         # a restarted worker takes its old place at once instead of waiting for the session to end
