@@ -28,8 +28,9 @@ from faust.types import TP
 
 from stream_processors.batches import forgive_header_names
 
-# A chunk of about 3,500 single scans, or of 36 packed records of 100: the more, the more of them are of the same
-# venues, and what is done a venue is done less often; but few enough that some dozens are bounded memory.
+# A chunk of about 3,500 single scans, or of 36 packed records of 100: the more, the more of them are of the
+# same venues, and what is done a venue is done less often; but few enough that some dozens are bounded
+# memory.
 CHUNK_BYTES: Final = 512 * 1024
 CHUNK_RECORDS: Final = 4_000
 
