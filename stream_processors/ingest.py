@@ -177,16 +177,19 @@ class Ingest:
         ]
 
     async def _validated(self, records: Sequence[Record]) -> Validated:
-        """Judge a chunk; once more when a venue that it names turns out to be registered after all."""
-        unknown: list[str] = []
+        """Judge a chunk; once more when the register has news of a venue that seemed unknown or closed."""
+        doubtful: list[str] = []
 
         def closed_at(codes: Sequence[str]) -> dict[str, int | None]:
             found = self._venues.register.closed_at(codes)
-            unknown[:] = [code for code in codes if code not in found and is_code(code)]
+            doubtful[:] = [
+                code for code in codes if (found[code] is not None if code in found else is_code(code))
+            ]
             return found
 
         validated = validate(records, closed_at, self._retention_ms)
-        if unknown and await self._venues.look_for(unknown):
+        refused = any(each.reason == "unknown_venue" for each in validated.rejected)
+        if refused and doubtful and await self._venues.look():
             validated = validate(records, closed_at, self._retention_ms)
         return validated
 

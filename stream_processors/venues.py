@@ -194,9 +194,12 @@ class VenueTable:
 
     async def look_for(self, codes: Iterable[str]) -> bool:
         """Look for unknown codes at the end of the topic; whether the register changed."""
+        return any(code not in self.register for code in codes) and await self.look()
+
+    async def look(self) -> bool:
+        """Look at the end of the topic; whether the register changed."""
         before = self.register.changes
-        if any(code not in self.register for code in codes):
-            await self.fresh()
+        await self.fresh()
         return self.register.changes != before
 
     async def fresh(self) -> None:

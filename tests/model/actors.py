@@ -118,6 +118,9 @@ class _Venues:
     async def look_for(self, codes: Sequence[str]) -> bool:
         return False
 
+    async def look(self) -> bool:
+        return False
+
     async def get(self, code: str) -> Venue | None:
         return self.register.get(code)
 

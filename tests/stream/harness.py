@@ -48,6 +48,7 @@ class Installation:
     settings: Settings
     logs: Path
     codes: set[str] = field(default_factory=set)
+    registered: dict[str, Venue] = field(default_factory=dict)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     supervised: bool = False  # a role that dies is started again, as a supervisor does, instead of failing
     deaths: list[str] = field(default_factory=list)
@@ -110,9 +111,16 @@ class Installation:
             parent=parent,
             **more,
         )
+        self.registered[code] = venue
         self.send(topics.VENUES, venue.model_dump_json().encode(), code)
         self.flush()
         return code
+
+    def open_again(self, code: str) -> None:
+        """A venue that was closed is so no more."""
+        venue = self.registered[code].model_copy(update={"closed_at": None})
+        self.send(topics.VENUES, venue.model_dump_json().encode(), code)
+        self.flush()
 
     def scan(self, who: str, venue: str, at: int, **more: Any) -> dict[str, Any]:
         scan = {"scan_id": str(uuid.uuid4()), "person": who, "venue": venue, "scanned_at": at, **more}

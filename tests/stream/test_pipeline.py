@@ -203,6 +203,22 @@ def test_mixed_batches_duplicates_and_rejected(here: Installation) -> None:
     assert found["malformed", "0"] == b"\xff"
 
 
+def test_a_scan_just_after_a_place_opens_again_is_taken(here: Installation) -> None:
+    at = noon_before_yesterday()
+    codes = [here.venue(closed_at=at - HOUR) for _ in range(5)]
+    for code in codes:
+        here.scan(INDEX, code, at)
+    here.settle(["ingest"])
+    assert len(here.read(topics.SCANS_REJECTED)) == 5
+    sent = set[str]()
+    for code in codes:
+        here.open_again(code)
+        sent.add(here.scan(person(7), code, at)["scan_id"])
+        here.flush()
+    here.settle(["ingest"])
+    assert {visit["scan_id"] for array in here.values(topics.VISITS) for visit in array} == sent
+
+
 def test_killed_roles_lose_nothing_and_shuffling_changes_nothing(settings: Settings, tmp_path: Path) -> None:
     """A stream with repetitions, in random order, while every role is killed again and again: what stands
     in the end is what a quiet run says."""
