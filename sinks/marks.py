@@ -1,7 +1,7 @@
 """A record of visits as columns, the fast way: our own ingest writes every record alike, letter by letter.
 
-One expression reads such a record and judges it, for less than half of what the schema costs. Whatever is
-written otherwise in any way gives None, and the schema judges it, element by element (sinks/rows.py): nothing
+One expression reads such a record and judges it, for less than the schema costs. Whatever is written
+otherwise in any way gives None, and the schema judges it, element by element (sinks/rows.py): nothing
 is refused here, and nothing taken that the schema would not take.
 """
 
