@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
@@ -72,6 +72,11 @@ class SameServer:
             raise StoreLostError("Redis was restarted or replaced: this worker begins again with the new one")
 
 
+# A matcher with much to do would open one for every venue and case at hand, and the client raises past a
+# hundred: the worker would end, begin again with the same work, and end again.
+_CONNECTIONS: Final = 24
+
+
 class Servers(ABC):
     """Clients that outlast a short break, and raise after about ten seconds of it."""
 
@@ -117,8 +122,10 @@ def connect(url: str) -> Servers:
 
 
 def _client(url: str) -> Redis:
-    return Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         url,
+        max_connections=_CONNECTIONS,
+        timeout=None,  # whoever has a connection gives it back: its own time-outs are below
         redis_connect_func=SameServer().connected,
         socket_timeout=5.0,
         socket_connect_timeout=2.0,
@@ -127,6 +134,7 @@ def _client(url: str) -> Redis:
         retry_on_error=[RedisConnectionError, RedisTimeoutError],
         protocol=2,
     )
+    return Redis.from_pool(pool)
 
 
 async def _in_one_trip(redis: Redis, commands: Sequence[Command]) -> list[Any]:

@@ -1,0 +1,32 @@
+"""The store under much work at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from schemas.settings import Settings
+from stream_processors.layout import Layout
+from stream_processors.requests import MarkRow, Marks
+from stream_processors.servers import connect
+from stream_processors.store import Store
+from tests.stream.harness import HOUR, now_ms, person
+
+pytestmark = pytest.mark.engines
+
+
+def test_hundreds_of_steps_at_once_share_connections(settings: Settings) -> None:
+    """The client raises past 100 connections: a matcher with much to do ended, and met the same work again."""
+    now, hour = now_ms(), now_ms() // HOUR
+
+    async def work() -> list[list[tuple[int, str]]]:
+        store = Store(connect(settings.redis_url), Layout(16, 30), lambda: now, lambda _: None)
+        await store.open({})
+        rows = [MarkRow(f"s{n}", person(n), "CDEF", hour, n % 60, 0) for n in range(400)]
+        await asyncio.gather(*(store.add_scans(Marks.of([row]), ["CDEF"]) for row in rows))
+        found = await asyncio.gather(*(store.index_of(person(n), hour) for n in range(400)))
+        await store.close()
+        return found
+
+    assert asyncio.run(work()) == [[(hour, "CDEF")]] * 400
