@@ -17,7 +17,7 @@ pytestmark = pytest.mark.engines
 
 
 def test_hundreds_of_steps_at_once_share_connections(settings: Settings) -> None:
-    """The client raises past 100 connections: a matcher with much to do ended, and met the same work again."""
+    """The client raises past 100 connections: a matcher with much to do ended, and began with the same."""
     now, hour = now_ms(), now_ms() // HOUR
 
     async def work() -> list[list[tuple[int, str]]]:
