@@ -13,6 +13,13 @@ from rich.console import Console
 # To add one: a line here, and a module whose `main(argv)` knows --quick and returns an exit code (or None).
 PARTS: Final = {
     "throughput": "the ingest job beside the same work in other frameworks",
+    "latency": "case and late scan to exposure, under load",
+    "freshness": "a scan until it can be asked for, and the most that is sustained",
+    "gateway": "requests and scans a second that are taken in",
+    "sink": "visits into ClickHouse beside the same columns straight from memory",
+    "memory": "what a mark takes in Redis and ClickHouse",
+    "scaling": "several workers, and a Redis Cluster",
+    "capacity": "machines for a population, computed",
     "lookups": "what a tracer's questions cost",
 }
 

@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -468,14 +468,14 @@ def run(
     return measured, facts
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, and write docs/benchmarks/latency.{json,md,svg}."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a small history and 40 of each")
     parser.add_argument("--rate", type=int, help="scans a second in the background")
     parser.add_argument("--seed", type=int, default=2021)
     parser.add_argument("--out", type=Path, help="default: docs/benchmarks; with --quick nothing is written")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(argv)
     plan = QUICK if chosen.quick else FULL
     if chosen.rate is not None:
         plan = replace(plan, rate=chosen.rate)

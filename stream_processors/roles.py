@@ -19,6 +19,7 @@ from stream_processors import worker
 from stream_processors.cases import CaseRecord, Cases, CaseTopics
 from stream_processors.chunks import Fetching
 from stream_processors.erasing import read_erased, restore
+from stream_processors.gathering import Gathering
 from stream_processors.guard import READY
 from stream_processors.ingest import Ingest, IngestTopics
 from stream_processors.layout import Layout
@@ -34,8 +35,10 @@ from stream_processors.venues import VenueTable
 
 log: Final = logging.getLogger(__name__)
 
-# Chunks of ingest that are under way at once: while one waits for Redis or Kafka, the next is parsed.
-_INGEST_CHUNKS: Final = 4
+# Pieces of ingest that are under way at once: while one waits for Redis or Kafka, the next is parsed. Chunks
+# beyond them wait to be gathered into the next one.
+_INGEST_PIECES: Final = 4
+_INGEST_CHUNKS: Final = 24
 
 
 # Of 20,000 scans a second a fetch would bring each time what one gateway just sent. What a chunk costs by
@@ -182,15 +185,14 @@ class IngestRole(_StoreRole):
             metrics=self._metrics,
             poison=PoisonAlarm(PoisonGuard(settings.poison_share, time.monotonic), self._metrics),
         )
+        self._gathering = Gathering(self._ingest.process, _INGEST_PIECES)
         # before the first scan: a Redis that was lost knows nobody who was erased
         erased = await asyncio.to_thread(read_erased, settings.kafka_address, settings.topic(topics.ERASED))
         await restore(self._store, erased, self._clock_ms())
 
     async def process(self, partition: int, records: Sequence[Any], stale: Callable[[], bool]) -> None:
-        if stale():
-            return
         # the client's records have what a Record has; a copy of each cost 0.4 us a scan
-        await self._ingest.process(partition, records)
+        await self._gathering.process(partition, records, stale)
 
 
 class CasesRole(_StoreRole):

@@ -1,0 +1,107 @@
+"""Chunks that wait are done as one: each once, in order, and none is said to be done before it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_processors.gathering import Gathering
+from stream_processors.validation import Record
+
+
+def record(offset: int, size: int = 1) -> Record:
+    return Record(b"x" * size, offset, 0)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4), st.booleans()), min_size=1, max_size=30),
+    st.integers(1, 4),
+    st.integers(1, 12),
+)
+def test_every_chunk_is_done_once_and_before_it_is_said_to_be(
+    chunks: list[tuple[int, int, bool]], places: int, most: int
+) -> None:
+    done: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    pieces: list[int] = []
+    under_way = 0
+
+    async def work(partition: int, records: Sequence[Any]) -> None:
+        nonlocal under_way
+        under_way += 1
+        assert under_way <= places
+        pieces.append(len(records))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        done[partition] += [each.offset for each in records]
+        under_way -= 1
+
+    async def everything() -> None:
+        gathering = Gathering(work, places, most)
+
+        async def one(number: int, partition: int, count: int, stale: bool) -> None:
+            mine = [record(number * 10 + at) for at in range(count)]
+            await gathering.process(partition, mine, lambda: stale)
+            assert stale or {each.offset for each in mine} <= set(done[partition])
+
+        await asyncio.wait_for(
+            asyncio.gather(*(one(number, *chunk) for number, chunk in enumerate(chunks))), timeout=10
+        )
+
+    asyncio.run(everything())
+    for partition, offsets in done.items():
+        assert sorted(offsets) == [
+            number * 10 + at
+            for number, (of, count, stale) in enumerate(chunks)
+            if of == partition and not stale
+            for at in range(count)
+        ]
+        if places == 1:
+            assert offsets == sorted(offsets)
+    assert all(size <= max(most, 4) for size in pieces)
+
+
+def test_what_waits_is_gathered() -> None:
+    pieces: list[int] = []
+    gate = asyncio.Event()
+
+    async def work(_: int, records: Sequence[Any]) -> None:
+        pieces.append(len(records))
+        await gate.wait()
+
+    async def everything() -> None:
+        gathering = Gathering(work, 1)
+        tasks = [asyncio.create_task(gathering.process(0, [record(at)], lambda: False)) for at in range(9)]
+        await asyncio.sleep(0.01)
+        gate.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(everything())
+    assert pieces == [1, 8]
+
+
+def test_a_failure_is_that_of_every_chunk_of_the_piece() -> None:
+    gate = asyncio.Event()
+
+    async def work(_: int, records: Sequence[Any]) -> None:
+        await gate.wait()
+        if records[0].offset:
+            raise RuntimeError("no")
+
+    async def everything() -> list[Any]:
+        gathering = Gathering(work, 1)
+        tasks = [asyncio.create_task(gathering.process(0, [record(at)], lambda: False)) for at in range(4)]
+        await asyncio.sleep(0.01)
+        gate.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    first, *others = asyncio.run(everything())
+    assert first is None
+    assert len(others) == 3
+    for error in others:
+        with pytest.raises(RuntimeError, match="no"):
+            raise error
