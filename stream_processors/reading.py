@@ -3,8 +3,8 @@
 msgspec reads a scan in a fifth of the time of the schema's own validator (0.4 against 1.8 us). It is asked
 only for *plain* text: no escapes, no control characters, nothing nested, no field that is not ours (it passes
 over the value of such a field without a look at its numbers). There both readers agree on what JSON is:
-whatever is read here with well-formed ids is accepted by the schema with the same values; all else goes to
-the schema. Tests hold it (tests/stream/test_reading.py, tests/bad_input).
+whatever is read here with well-formed ids and a registered venue is accepted by the schema with the same
+values; all else goes to the schema. Tests hold it (tests/stream/test_reading.py, tests/bad_input).
 """
 
 from __future__ import annotations

@@ -64,8 +64,10 @@ def _scan(sample: Sample) -> object:
     record = validation.Record(orjson.dumps(sample["value"]), 0, 1_612_769_400_000, headers(sample))
     judged = validation.validate([record], dict.fromkeys, 30 * 86_400_000)
     assert judged.rejected == []
-    assert len(judged.scans) == count
-    return judged.scans
+    scans = judged.scans
+    assert len(scans) == count
+    ids = scans.scan_ids, scans.persons, scans.venues, scans.scanned_at.tolist()
+    return *ids, scans.kinds, scans.sources, scans.parties, scans.arrivals
 
 
 def _touched(sample: Sample) -> object:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -48,8 +48,12 @@ def traces_in_redis(settings: Settings, who: str) -> list[str]:
     client = redis.Redis.from_url(settings.redis_url)
     found = []
     for key in client.scan_iter("[vp]:*"):
-        fields = client.hkeys(key)
-        if key.decode().endswith(who) or bytes.fromhex(who) in fields:
+        if key.startswith(b"v:"):
+            persons = client.hkeys(key)
+        else:
+            text = b"".join(cast(list[bytes], client.lrange(key, 0, -1)))
+            persons = [text[at : at + 8] for at in range(0, len(text), 16)]
+        if bytes.fromhex(who) in persons:
             found.append(key.decode())
     client.close()
     return found

@@ -54,14 +54,20 @@ def within(url: str, work: Callable[[Store], Coroutine[Any, Any, T]], **committe
     return asyncio.run(run())
 
 
-def contents(url: str) -> dict[str, dict[bytes, bytes]]:
+def contents(url: str) -> dict[str, Any]:
     """What is held, but for epochs and who was erased (which a cluster holds once a shard)."""
+    held: dict[str, Any] = {}
     with store_client(url, 5.0) as client:
-        return {
-            key.decode(): client.hgetall(key)
-            for key in client.scan_iter("*", count=1000)
-            if key[:2] not in (b"s:", b"x:")
-        }
+        for key in client.scan_iter("*", count=1000):
+            family = key[:2]
+            if family == b"p:":  # in which order entries were appended says nothing
+                text = b"".join(client.lrange(key, 0, -1))
+                held[key.decode()] = sorted(text[at : at + 16] for at in range(0, len(text), 16))
+            elif family == b"w:":
+                held[key.decode()] = client.zrange(key, 0, -1, withscores=True)
+            elif family not in (b"s:", b"x:"):
+                held[key.decode()] = client.hgetall(key)
+    return held
 
 
 def expiries(url: str) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 
 import msgpack
@@ -12,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from schemas.codes import CODE_PATTERN
 from schemas.events import SCAN
 from schemas.json_text import constant_problem
 from stream_processors.layout import Layout, mark_byte, read_code, tag
@@ -43,7 +45,8 @@ def fast(value: bytes) -> Row | None:
         row = read_one(value)
     except NotReadError:
         return None
-    return row if well_formed([row]) is None else None
+    # a venue of another form is not registered, and judged for that
+    return row if well_formed([row]) is None and re.fullmatch(CODE_PATTERN, row.venue) else None
 
 
 def by_schema(value: bytes) -> Row | None:
