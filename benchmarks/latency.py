@@ -172,6 +172,7 @@ class Bench:
         self._exposures: dict[str, list[dict[str, Any]]] = {}  # by case, of persons of the history
         self._seen = 0
         self._by_key: dict[tuple[str, str], Sent] = {}  # case and person; "" for the case itself
+        self._late: set[str] = set()  # who may be a contact of other cases too, long after those were sent
         self._producer = Producer(
             {
                 "bootstrap.servers": settings.kafka_address,
@@ -292,6 +293,7 @@ class Bench:
             "venue": met["venue"],
             "scanned_at": met["first"],
         }
+        self._late.add(person)
         sent = self._by_key[case.case_id, person] = Sent(LATE, 0, counts, person, case.case_id)
         self._send(sent, topics.SCANS, orjson.dumps(scan), None)
         return True
@@ -321,7 +323,7 @@ class Bench:
             late.came = late.came or [read.written, read.at]
             return
         sent = self._by_key.get((case_id, ""))
-        if sent is not None:
+        if sent is not None and person not in self._late:
             sent.came = [read.written, read.at]
             self._exposures.setdefault(case_id, []).append(value)
 
