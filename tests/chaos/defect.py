@@ -51,7 +51,8 @@ def ack_before_publish() -> None:
     async def acknowledge_first(self: Any, event: Any) -> None:
         event.ack()
         try:
-            await self._role.process(event.message.partition, event.message.value, lambda: False)
+            # at once: a chunk that waited to be gathered would not have come to Redis either
+            await self._role._ingest.process(event.message.partition, event.message.value)
         except BaseException as error:
             self.crash(error)
         finally:
