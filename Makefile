@@ -34,8 +34,9 @@ deploy/local/kafka/libs/.installed: deploy/local/kafka/pom.xml
 demo: setup
 	@$(BIN)/truyvet demo $(if $(KEEP),--keep)
 
+# two processes, each with engines of its own; the tests of a file stay together
 test: setup peers lint
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile --durations 15
 
 lint: .venv/.installed
 	@$(BIN)/ruff check .

@@ -29,6 +29,8 @@ from deploy.local.health import NotHealthyError, clickhouse_answers, kafka_answe
 HOST = "127.0.0.1"
 _FIRST_PORT = 20_000  # above every default of ours
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+# Not the generator that a seed sets: two processes with one seed would draw the same ports.
+_DRAW = random.SystemRandom()
 KAFKA_HOME = Path(__file__).parent / "kafka"
 CLICKHOUSE_MODULE = "deploy.local.clickhouse"
 
@@ -304,7 +306,7 @@ def free_ports(count: int) -> list[int]:
     """
     ports: list[int] = []
     with ExitStack() as held:
-        for port in random.sample(range(_FIRST_PORT, max(_first_ephemeral(), _FIRST_PORT + 1_000)), 500):
+        for port in _DRAW.sample(range(_FIRST_PORT, max(_first_ephemeral(), _FIRST_PORT + 1_000)), 500):
             if len(ports) == count:
                 break
             probe = held.enter_context(socket.socket())
