@@ -17,12 +17,15 @@ from lookups.answers import Place, Window
 from lookups.asking import Asker, incomplete
 from lookups.presence import MARGIN_HOURS, Numbers, Persons, Rows, Spans, live_marks, presences, rows_of
 
+# Columns that are gathered side by side have to be whole: of a sparse one (in a part where nearly all values
+# are zero, as with `voids`) the values that are not zero come first, so a void would cancel somebody else's
+# mark.
 _MASKS: Final = """
-    reinterpret(groupArray(hour), 'String'),
-    reinterpret(groupArray(person), 'String'),
-    reinterpret(groupArray(ins), 'String'),
-    reinterpret(groupArray(outs), 'String'),
-    reinterpret(groupArray(voids), 'String')
+    reinterpret(groupArray(materialize(hour)), 'String'),
+    reinterpret(groupArray(materialize(person)), 'String'),
+    reinterpret(groupArray(materialize(ins)), 'String'),
+    reinterpret(groupArray(materialize(outs)), 'String'),
+    reinterpret(groupArray(materialize(voids)), 'String')
 """
 # Codes are letters and digits: joined by a blank they are one value.
 _BY_PERSON: Final = f"""

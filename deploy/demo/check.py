@@ -11,10 +11,12 @@ from deploy.demo.oracle import Exposed, ExposureKey, World
 from lookups.answers import Contact
 from schemas.events import Exposure
 
+_EXAMPLES = 3  # of each way to differ
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing that was counted twice: by the oracle and in the system."""
+    """One thing that was counted twice: by the oracle and in the system. `examples`: of what is not equal."""
 
     what: str
     expected: int
@@ -22,6 +24,7 @@ class Line:
     missing: int
     unexpected: int
     different: int = 0
+    examples: tuple[str, ...] = ()
 
     @property
     def equal(self) -> bool:
@@ -78,14 +81,20 @@ def check_rejected(client: Client, world: World) -> list[Line]:
 
 def compare(what: str, expected: Mapping[ExposureKey, Exposed], found: Mapping[ExposureKey, Exposed]) -> Line:
     """Whom the oracle names and whom the system does, with the times and minutes of each."""
-    both = expected.keys() & found.keys()
+    missing, unexpected = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    different = sorted(key for key in expected.keys() & found.keys() if expected[key] != found[key])
     return Line(
         what,
         len(expected),
         len(found),
-        len(expected.keys() - found.keys()),
-        len(found.keys() - expected.keys()),
-        sum(expected[key] != found[key] for key in both),
+        len(missing),
+        len(unexpected),
+        len(different),
+        (
+            *(f"missing: {key} {expected[key]}" for key in missing[:_EXAMPLES]),
+            *(f"unexpected: {key} {found[key]}" for key in unexpected[:_EXAMPLES]),
+            *(f"different: {key} {found[key]} for {expected[key]}" for key in different[:_EXAMPLES]),
+        ),
     )
 
 

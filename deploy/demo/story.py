@@ -241,6 +241,9 @@ class Story:
                 "[green]equal[/green]" if line.equal else "[red]NOT[/red]",
             )
         self._console.print(table)
+        for line in self._lines:
+            for example in line.examples:
+                self._console.print(f"{line.what}: {example}", style="red", markup=False, soft_wrap=True)
         equal = all(line.equal for line in self._lines)
         seconds = time.monotonic() - self._began
         self._console.print(
