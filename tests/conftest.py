@@ -8,6 +8,7 @@ same with a Redis Cluster of three nodes, emptied before each test.
 from __future__ import annotations
 
 import itertools
+import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from deploy.local import engines as local
 from deploy.local import redis_cluster
 from deploy.local.topics import TopicAdmin
 from schemas.settings import Settings
+
+# pytest-xdist tells its workers how wide a terminal is; a table's width is for each test to say
+os.environ.pop("COLUMNS", None)
 
 _REDIS_DATABASES = 1024
 _next_database = itertools.count(1)
