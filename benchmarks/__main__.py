@@ -18,6 +18,7 @@ PARTS: Final = {
     "gateway": "requests and scans a second that are taken in",
     "sink": "visits into ClickHouse beside the same columns straight from memory",
     "memory": "what a mark takes in Redis and ClickHouse",
+    "backlog": "what a worker holds while ten million scans wait",
     "scaling": "several workers, and a Redis Cluster",
     "capacity": "machines for a population, computed",
     "lookups": "what a tracer's questions cost",
