@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, TypeVar
 
 from schemas.events import Case, Venue
@@ -32,9 +33,11 @@ from stream_processors.store import Attempt, Store
 from stream_processors.touches import Touch, gather, touched_records
 from stream_processors.venues import VenueTable
 
-# How many days' buckets are read and decided at a time: bounds what one computation holds in memory at a
-# market with tens of thousands of scans a day.
+# Neighbouring days that are read together, and persons and hours after which no more days are: bounds what
+# one computation holds in memory at a market with tens of thousands of scans a day. At most places, that is
+# all days of a case.
 _DAYS_AT_A_TIME: Final = 4
+_ENTRIES_AT_A_TIME: Final = 50_000
 # Matches of one chunk that wait for Redis at the same time.
 _CONCURRENT: Final = 64
 # A gateway's clock may be ahead of ours by this much, not more.
@@ -216,8 +219,11 @@ class Matcher:
         pending: list[_Pending] = []
         # a forged arrival can lie in the year 9999: nothing is decided so far ahead
         latest = local_day(self._clock_ms() // MS_PER_MINUTE) + _DAYS_AHEAD
-        for run in _runs((day for day in days if day <= latest), _DAYS_AT_A_TIME):
-            decided = await self._decide(touch, venue, case, run, first)
+        left = _runs((day for day in days if day <= latest), _DAYS_AT_A_TIME)
+        while left:
+            decided, done = await self._decide(touch, venue, case, left, first)
+            first = None
+            left = left[done:]
             if decided is not None:
                 pending.append(decided)
         return pending, news
@@ -266,13 +272,17 @@ class Matcher:
         return range(first, max(first, last))
 
     async def _decide(
-        self, touch: Touch, venue: Venue, case: Case, days: list[int], first: Attempt | None
-    ) -> _Pending | None:
-        """`first`: an attempt of this match that read every entry; it serves as long as nobody made another,
-        which (3) finds out."""
+        self, touch: Touch, venue: Venue, case: Case, runs: Sequence[list[int]], first: Attempt | None
+    ) -> tuple[_Pending | None, int]:
+        """What changes, and of how many of these runs of days; of one at least.
+
+        `first`: an attempt of this match that read every entry; it serves as long as nobody made another,
+        which (3) finds out.
+        """
         store = self._store
         persons = None if touch.persons is None else sorted(touch.persons)
-        keys = None if persons is None else [(person, day) for person in persons for day in days]
+        asked = list(chain.from_iterable(runs))
+        keys = None if persons is None else [(person, day) for person in persons for day in asked]
         looked_at = persons
         if persons is not None and case.person is not None:
             looked_at = [*persons, case.person]
@@ -280,11 +290,14 @@ class Matcher:
             if first is not None and keys is None:
                 attempt, first = first, None
             else:
-                attempt = await store.set_flag(venue.code, case, keys, days, self._clock_ms())  # (1)
+                attempt = await store.set_flag(venue.code, case, keys, asked, self._clock_ms())  # (1)
                 await self._see_moves(case, venue)
             case = attempt.case
-            hours = self._kept(day_start(days[0]) - MARGIN, day_start(days[-1] + 1) + MARGIN)
-            marks = await store.marks(venue.code, hours, looked_at)
+            # a mark between two stretches is too far from every day that is decided to matter to it
+            marks, done = await store.marks_in(
+                venue.code, self._stretches(runs), looked_at, _ENTRIES_AT_A_TIME
+            )
+            days = list(chain.from_iterable(runs[:done]))
             wanted = set(days)
             snapshot = Snapshot(
                 case=case,
@@ -299,10 +312,19 @@ class Matcher:
             )
             decision = decide(snapshot, self._clock_ms())  # (2)
             if not decision.exposures and not decision.warnings:
-                return None
+                return None, done
             if await store.write_pending(venue.code, case.case_id, attempt.number, decision):  # (3)
-                return _Pending(venue, case, decision)
+                return _Pending(venue, case, decision), done
             self._metrics.match_retries.inc()
+
+    def _stretches(self, runs: Sequence[list[int]]) -> list[range]:
+        """The hours that each run of days depends on; those that the one before it has are left out."""
+        found: list[range] = []
+        for days in runs:
+            hours = self._kept(day_start(days[0]) - MARGIN, day_start(days[-1] + 1) + MARGIN)
+            start = max(hours.start, found[-1].stop) if found else hours.start
+            found.append(range(start, max(start, hours.stop)))
+        return found
 
     def _frozen(self, days: Sequence[int]) -> frozenset[int]:
         now_s = self._clock_ms() // 1000

@@ -42,6 +42,7 @@ from stream_processors.servers import Servers
 
 # Some 20 ms of Redis, which others wait for
 _MARKS_A_CALL: Final = 4_000
+_ALL: Final = 1 << 52  # more than any stretch of hours holds
 
 NEW: Final = "n"
 REDELIVERY: Final = "r"
@@ -291,21 +292,32 @@ class Store:
 
     async def marks(self, venue: str, hours: range, persons: Sequence[str] | None) -> dict[str, list[Mark]]:
         """The marks at a venue in these hours: of these persons, or of everybody."""
-        if not hours or (persons is not None and not persons):
-            return {}
+        found, _ = await self.marks_in(venue, [hours], persons, _ALL)
+        return found
+
+    async def marks_in(
+        self, venue: str, stretches: Sequence[range], persons: Sequence[str] | None, most: int
+    ) -> tuple[dict[str, list[Mark]], int]:
+        """The marks in stretches of hours that do not meet, in their order, and how many stretches were read:
+        none is begun once there are `most` persons and hours."""
+        asked = [hours for hours in stretches if hours]
+        if not asked or (persons is not None and not persons):
+            return {}, len(stretches)
         layout = self.layout
         fields = [bytes.fromhex(person) for person in persons or ()]
-        request = [layout.bucket_prefix(venue), hours.start, hours.stop - 1, fields]
-        reply = await self._scripts.run(
+        limits = chain.from_iterable((hours.start, hours.stop - 1) for hours in asked)
+        request = [layout.bucket_prefix(venue), fields, most, *limits]
+        read, reply = await self._scripts.run(
             "read_marks",
-            [layout.bucket(venue, hours.start)],
+            [layout.bucket(venue, asked[0].start)],
             [msgpack.packb(request, use_bin_type=False)],
         )
         found: dict[str, list[Mark]] = {}
         for hour, pairs in reply:
             for field, value in zip(pairs[::2], pairs[1::2], strict=True):
                 found.setdefault(field.hex(), []).extend(marks_of(hour, value))
-        return found
+        done = len(stretches) if read == len(asked) else stretches.index(asked[read])
+        return found, done
 
     async def write_pending(self, venue: str, case_id: str, number: int, decision: Decision) -> bool:
         """Third step: write what will change as pending; false when the attempt has to be made again."""

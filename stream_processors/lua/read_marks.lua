@@ -1,29 +1,34 @@
 -- Marks at a venue. KEYS[1]: one of the buckets (all share its slot).
--- ARGV[1], msgpack: { bucket_prefix, first hour, last hour, fields }; no fields: everybody.
--- Returns { hour, { field, marks, ... } } for the hours that have any.
+-- ARGV[1], msgpack: { bucket_prefix, fields, most, first hour, last hour, first hour, last hour, ... }
+--   no fields: everybody. Stretches of hours are read in their order, none is begun once `most` fields are read.
+-- Returns { stretches that were read, { hour, { field, marks, ... } } of the hours that have any }.
 local request = cmsgpack.unpack(ARGV[1])
-local prefix, fields = request[1], request[4]
-local found = {}
-for hour = request[2], request[3] do
-    local key = prefix .. string.format('%d', hour)
-    local pairs_of_hour
-    if #fields == 0 then
-        pairs_of_hour = redis.call('HGETALL', key)
-    else
-        pairs_of_hour = {}
-        for at = 1, #fields, 1000 do
-            local part = { unpack(fields, at, math.min(at + 999, #fields)) }
-            local values = redis.call('HMGET', key, unpack(part))
-            for i, field in ipairs(part) do
-                if values[i] then
-                    pairs_of_hour[#pairs_of_hour + 1] = field
-                    pairs_of_hour[#pairs_of_hour + 1] = values[i]
+local prefix, fields, most = request[1], request[2], request[3]
+local found, count, at = {}, 0, 4
+while request[at] and count < most do
+    for hour = request[at], request[at + 1] do
+        local key = prefix .. string.format('%d', hour)
+        local pairs_of_hour
+        if #fields == 0 then
+            pairs_of_hour = redis.call('HGETALL', key)
+        else
+            pairs_of_hour = {}
+            for first = 1, #fields, 1000 do
+                local part = { unpack(fields, first, math.min(first + 999, #fields)) }
+                local values = redis.call('HMGET', key, unpack(part))
+                for i, field in ipairs(part) do
+                    if values[i] then
+                        pairs_of_hour[#pairs_of_hour + 1] = field
+                        pairs_of_hour[#pairs_of_hour + 1] = values[i]
+                    end
                 end
             end
         end
+        if #pairs_of_hour > 0 then
+            found[#found + 1] = { hour, pairs_of_hour }
+            count = count + #pairs_of_hour / 2
+        end
     end
-    if #pairs_of_hour > 0 then
-        found[#found + 1] = { hour, pairs_of_hour }
-    end
+    at = at + 2
 end
-return found
+return { (at - 4) / 2, found }

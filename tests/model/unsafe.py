@@ -69,8 +69,11 @@ class MarksThenFlag(Store):
         self._before = await super().marks(venue, hours, None)
         return await super().set_flag(venue, case, keys, days, now_ms)
 
-    async def marks(self, venue: str, hours: range, persons: Sequence[str] | None) -> dict[str, list[Mark]]:
-        return {who: list(marks) for who, marks in self._before.items() if persons is None or who in persons}
+    async def marks_in(
+        self, venue: str, stretches: Sequence[range], persons: Sequence[str] | None, most: int
+    ) -> tuple[dict[str, list[Mark]], int]:
+        found = {who: list(marks) for who, marks in self._before.items() if persons is None or who in persons}
+        return found, len(stretches)
 
 
 class ForgetsVenues(Store):

@@ -1,0 +1,162 @@
+"""However few days the matcher reads at a time, what it publishes is what the rules say, minute by minute."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import orjson
+import pytest
+
+from producers.cases import make_case
+from schemas.events import Case, Venue
+from schemas.settings import Settings
+from stream_processors import matcher
+from stream_processors.layout import KINDS, Layout
+from stream_processors.matcher import Matcher, MatcherTopics
+from stream_processors.metrics import Metrics
+from stream_processors.outputs import Out
+from stream_processors.requests import MarkRow, Marks
+from stream_processors.servers import connect
+from stream_processors.store import Store
+from stream_processors.touches import Touch
+from stream_processors.venues import Register
+from tests.lookups import oracle
+from tests.stream.harness import MINUTE, now_ms, person
+
+pytestmark = pytest.mark.engines
+
+PLACE = Venue(
+    code="CDEFHK", name="chợ", sector="trade", district="hue", department="so-cong-thuong", dwell=60
+)
+INDEX = person(1)
+DAYS = 12
+
+
+class _Venues:
+    """A register of one place."""
+
+    register = Register()
+
+    async def get(self, code: str) -> Venue:
+        return PLACE
+
+    async def fresh(self) -> None:
+        pass
+
+
+class _Published:
+    """Remembers the last record of each key."""
+
+    def __init__(self) -> None:
+        self.exposures: dict[bytes, dict[str, Any]] = {}
+
+    def begin_ownership(self) -> None:
+        pass
+
+    def send(self, records: Sequence[Out]) -> None:
+        for record in records:
+            if record.topic == "exposures" and record.key and record.value:
+                new, old = orjson.loads(record.value), self.exposures.get(record.key)
+                assert old is None or new["version"] > old["version"]
+                self.exposures[record.key] = new
+
+    def standing(self) -> dict[tuple[str, int], int]:
+        """(person, first minute) → minutes."""
+        return {
+            (each["person"], each["first"] // MINUTE): each["minutes"]
+            for each in self.exposures.values()
+            if each["status"] == "exposed"
+        }
+
+
+def _stays(chance: random.Random, who: int, first: int) -> set[oracle.AMark]:
+    """Visits on some of the days, some of them left properly, some over midnight."""
+    marks: set[oracle.AMark] = set()
+    for day in range(DAYS):
+        if chance.random() < 0.5:
+            at = first + day * 1440 + chance.randrange(1440)
+            marks.add((person(who), PLACE.code, at, "in"))
+            if chance.random() < 0.5:
+                marks.add((person(who), PLACE.code, at + chance.randrange(1, 800), "out"))
+    return marks
+
+
+def _expected(marks: Iterable[oracle.AMark], case: Case) -> dict[tuple[str, int], int]:
+    window = range(case.start // MINUTE, case.end // MINUTE)
+    dwells = {PLACE.code: PLACE.dwell}
+    found = oracle.contacts(set(marks), dwells, INDEX, window, case.min_overlap)
+    return {(who, first): minutes for who, _, _, minutes, first, _ in found}
+
+
+@pytest.mark.parametrize(("run", "entries"), [(1, 1), (1, 60), (4, 5), (4, 50_000)])
+def test_pieces_say_the_same_as_the_whole(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, run: int, entries: int
+) -> None:
+    monkeypatch.setattr(matcher, "_DAYS_AT_A_TIME", run)
+    monkeypatch.setattr(matcher, "_ENTRIES_AT_A_TIME", entries)
+    now = now_ms()
+    first = now // MINUTE - (DAYS + 2) * 1440
+
+    def version(number: int, start: int, end: int) -> Case:
+        return make_case(
+            case_id="k1",
+            version=number,
+            status="confirmed",
+            person=INDEX,
+            infectious_from=(first + start) * MINUTE,
+            infectious_to=(first + end) * MINUTE,
+            min_overlap=15,
+        )
+
+    async def story(seed: int) -> None:
+        chance, published = random.Random(seed), _Published()
+        store = Store(connect(settings.redis_url), Layout(16, 30), lambda: now, lambda _: None)
+        await store.open({})
+        own = Matcher(
+            store=store,
+            venues=cast(Any, _Venues()),
+            producer_for=lambda _: cast(Any, published),
+            topics=MatcherTopics("touched", "exposures", "warnings"),
+            clock_ms=lambda: now,
+            metrics=Metrics(),
+        )
+        known: set[oracle.AMark] = set()
+
+        async def add(marks: set[oracle.AMark]) -> None:
+            known.update(marks)
+            rows = [
+                MarkRow(f"{who}{at}{kind}", who, venue, at // 60, at % 60, KINDS[kind])
+                for who, venue, at, kind in sorted(marks, key=lambda mark: mark[2])
+            ]
+            await store.add_scans(Marks.of(rows), [])
+
+        for who in range(1, 6):
+            await add(_stays(chance, who, first))
+        case = version(1, 0, DAYS * 1440)
+        await own.process(0, [Touch(PLACE.code, case, persons=None)])
+        assert published.standing() == _expected(known, case)
+        late = _stays(chance, 9, first)
+        await add(late)
+        touch = Touch(PLACE.code, case)
+        for newcomer, _, at, _ in late:
+            touch.add(newcomer, at)
+        await own.process(0, [touch])
+        assert published.standing() == _expected(known, case)
+        for case in (version(2, 3_000, 9_000), version(3, 8_000, 8_100), version(4, 100, 15_000)):
+            await own.process(0, [Touch(PLACE.code, case, persons=None)])
+            assert published.standing() == _expected(known, case)
+        await store.close()
+
+    for seed in range(2):
+        asyncio.run(_emptied(settings, story(seed)))
+
+
+async def _emptied(settings: Settings, story: Any) -> None:
+    servers = connect(settings.redis_url)
+    for redis in await servers.all():
+        await redis.flushdb()
+    await servers.aclose()
+    await story
