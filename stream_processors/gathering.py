@@ -1,8 +1,10 @@
-"""Chunks of a partition that wait are done as one.
+"""Chunks that wait are done as one, whichever partitions they are of.
 
-A fetch under light load brings few records, and each chunk costs the same trips to Redis and Kafka whatever
-is in it. While all places are taken, what comes is gathered, so a worker that falls behind does larger pieces
-instead of more of them.
+A fetch under light load brings few records of each partition, and each chunk costs the same trips to Redis
+and Kafka whatever is in it. So one piece of work is under way as long as little waits, and what comes
+meanwhile is the next one (as a database commits in groups); only when much waits are several pieces done side
+by side. A worker that falls behind does larger pieces instead of more of them, and a scan that comes alone
+waits for nobody.
 """
 
 from __future__ import annotations
@@ -11,12 +13,15 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from stream_processors.chunks import CHUNK_BYTES
 
-# The records of one partition, from one chunk or several in the order of delivery.
-Work = Callable[[int, Sequence[Any]], Awaitable[None]]
+# Records from one chunk or several; those of a partition in the order of delivery.
+Work = Callable[[Sequence[Any]], Awaitable[None]]
+
+# So much that waits is worth a piece beside the one under way: its cost is then shared by some 900 scans.
+ENOUGH_BYTES: Final = 128 * 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -25,46 +30,68 @@ class _Chunk:
     size: int
     stale: Callable[[], bool]
     done: asyncio.Future[None]
-    taken: bool = False
 
 
 class Gathering:
-    """Does up to `places` pieces of work at once; a piece ends before it would exceed `most` bytes."""
+    """Does up to `places` pieces of work at once; a piece ends before it would exceed `most` bytes, and is
+    begun beside others only when `enough` bytes wait."""
 
-    def __init__(self, work: Work, places: int, most: int = CHUNK_BYTES) -> None:
+    def __init__(self, work: Work, places: int, most: int = CHUNK_BYTES, enough: int = ENOUGH_BYTES) -> None:
         self._work = work
-        self._places = asyncio.Semaphore(places)
+        self._places = places
         self._most = most
-        self._waiting: dict[int, deque[_Chunk]] = {}
+        self._enough = enough
+        self._waiting: deque[_Chunk] = deque()
+        self._size = 0  # of what waits
+        self._pieces: set[asyncio.Task[None]] = set()
 
-    async def process(self, partition: int, records: Sequence[Any], stale: Callable[[], bool]) -> None:
+    async def process(self, records: Sequence[Any], stale: Callable[[], bool]) -> None:
         """Return when the chunk is done, by itself or with others. Raises what the work raised."""
         size = sum(len(record.value or b"") for record in records)
         own = _Chunk(records, size, stale, asyncio.get_running_loop().create_future())
-        self._waiting.setdefault(partition, deque()).append(own)
-        async with self._places:
-            while not own.taken:
-                await self._do(partition)
+        self._waiting.append(own)
+        self._size += size
+        self._begin()
         await own.done
 
-    async def _do(self, partition: int) -> None:
+    def _begin(self) -> None:
+        while (
+            self._waiting
+            and len(self._pieces) < self._places
+            and (not self._pieces or self._size >= self._enough)
+        ):
+            piece = asyncio.get_running_loop().create_task(self._do(self._next()))
+            self._pieces.add(piece)
+            piece.add_done_callback(self._ended)
+
+    def _ended(self, piece: asyncio.Task[None]) -> None:
+        self._pieces.discard(piece)
+        self._begin()
+
+    def _next(self) -> list[_Chunk]:
         """The chunks that have waited longest."""
-        waiting, chunks, size = self._waiting[partition], list[_Chunk](), 0
-        while waiting and (not chunks or size + waiting[0].size <= self._most):
-            chunk = waiting.popleft()
-            chunk.taken = True
+        chunks, size = list[_Chunk](), 0
+        while self._waiting and (not chunks or size + self._waiting[0].size <= self._most):
+            chunk = self._waiting.popleft()
             chunks.append(chunk)
             size += chunk.size
+        self._size -= size
+        return chunks
+
+    async def _do(self, chunks: Sequence[_Chunk]) -> None:
         try:
             records = [record for chunk in chunks if not chunk.stale() for record in chunk.records]
             if records:
-                await self._work(partition, records)
-        except BaseException as error:
+                await self._work(records)
+        except Exception as error:
+            for chunk in chunks:
+                if not chunk.done.done():  # whoever waited may be gone
+                    chunk.done.set_exception(error)
+        except BaseException:
+            for chunk in chunks:
+                chunk.done.cancel()
+            raise
+        else:
             for chunk in chunks:
                 if not chunk.done.done():
-                    chunk.done.set_exception(error)
-                    chunk.done.exception()  # seen: a task that was cancelled asks no more
-            raise
-        for chunk in chunks:
-            if not chunk.done.done():
-                chunk.done.set_result(None)
+                    chunk.done.set_result(None)

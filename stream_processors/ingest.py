@@ -42,13 +42,13 @@ class IngestTopics:
     rejected: str
 
 
-def rejected_record(topic: str, source: str, partition: int, rejected: Rejected) -> Out:
+def rejected_record(topic: str, source: str, rejected: Rejected) -> Out:
     """The dead-letter record of a scan: its original bytes; the rest stands in the headers."""
     refusal = Refusal(
         rejected.reason,
         rejected.detail,
         source,
-        partition,
+        rejected.partition,
         rejected.offset,
         rejected.index,
         rejected.arrival,
@@ -128,14 +128,11 @@ class Ingest:
         self._metrics = metrics
         self._poison = poison
 
-    async def process(self, partition: int, records: Sequence[Record]) -> None:
-        """Do everything that a chunk asks for; return when it is durable."""
+    async def process(self, records: Sequence[Record]) -> None:
+        """Do everything that a chunk asks for, of one partition or several; return when it is durable."""
         validated = await self._validated(records)
         topics = self._topics
-        out = [
-            rejected_record(topics.rejected, topics.scans, partition, rejected)
-            for rejected in validated.rejected
-        ]
+        out = [rejected_record(topics.rejected, topics.scans, rejected) for rejected in validated.rejected]
         touches: list[Touch] = []
         verdicts = ""
         if validated.scans:
@@ -144,7 +141,7 @@ class Ingest:
             found = await self._store.add_scans(marks, watched)
             verdicts = found.verdicts
             if ERASED in verdicts:
-                out += self._erased(partition, validated, verdicts)
+                out += self._erased(validated, verdicts)
             out += visit_records(topics.visits, validated.scans, marks, verdicts)
             if found.flags or found.cases:
                 touches = await self._touches(marks, found, ancestors)
@@ -152,18 +149,18 @@ class Ingest:
         await self._producer.send(out)
         self._count(validated, verdicts, len(touches))
 
-    def _erased(self, partition: int, validated: Validated, verdicts: str) -> list[Out]:
+    def _erased(self, validated: Validated, verdicts: str) -> list[Out]:
         """Scans of erased persons as rejected ones, without their bytes: in there they would be back."""
         scans = validated.scans
         return [
             rejected_record(
                 self._topics.rejected,
                 self._topics.scans,
-                partition,
                 Rejected(
                     None,
                     "erased",
                     "the person was erased by order; the scan's bytes are not kept",
+                    record.partition,
                     record.offset,
                     index,
                     arrival,

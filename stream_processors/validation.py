@@ -63,6 +63,7 @@ class Record:
     offset: int
     timestamp: int
     headers: Headers = ()
+    partition: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Rejected:
     value: bytes | None
     reason: RejectReason
     detail: str
+    partition: int
     offset: int
     index: int
     arrival: int
@@ -193,6 +195,7 @@ class _Chunk:
                 raw,
                 reason,
                 detail,
+                record.partition,
                 record.offset,
                 index,
                 max(0, record.timestamp) if arrival is None else arrival,
@@ -376,13 +379,14 @@ def validate(
     good = (scanned < closing) & (arrived - retention_ms <= scanned)
     good &= scanned <= arrived + FUTURE_TOLERANCE_MS
     if not good.all():
-        elements: dict[int, Sequence[bytes]] = {}
+        elements: dict[tuple[int, int], Sequence[bytes]] = {}
         for at in np.flatnonzero(~good).tolist():
             record, index = chunk.records[at], chunk.indexes[at]
             reason, detail = _why(rows[at], known, arrivals[at], retention_ms)
             raw = _raw_of(record, index, elements)
             attempts = (header_int(record.headers, "attempts") or 0) + 1
-            chunk.rejected.append(Rejected(raw, reason, detail, record.offset, index, arrivals[at], attempts))
+            place = record.partition, record.offset, index
+            chunk.rejected.append(Rejected(raw, reason, detail, *place, arrivals[at], attempts))
         kept = good.tolist()
         rows, venues = list(compress(rows, kept)), list(compress(venues, kept))
         arrivals = list(compress(arrivals, kept))
@@ -424,13 +428,12 @@ def _why(
     return "in_future", f"scanned {row.scanned_at - arrival} ms after it arrived"
 
 
-def _raw_of(record: Record, index: int, elements: dict[int, Sequence[bytes]]) -> bytes:
+def _raw_of(record: Record, index: int, elements: dict[tuple[int, int], Sequence[bytes]]) -> bytes:
     """The original bytes of a scan that parsed: the record's, or those of its element of the array."""
     value = cast(bytes, record.value)  # it parsed
     if value.lstrip(_SPACE)[:1] != b"[":
         return value
-    if record.offset not in elements:  # an array is taken apart once, however many of it are rejected
-        elements[record.offset] = elements_of(value) or [
-            element.encode() for element in _elements(value.decode())
-        ]
-    return elements[record.offset][index]
+    place = record.partition, record.offset
+    if place not in elements:  # an array is taken apart once, however many of it are rejected
+        elements[place] = elements_of(value) or [element.encode() for element in _elements(value.decode())]
+    return elements[place][index]

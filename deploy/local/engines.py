@@ -108,7 +108,7 @@ def kafka(data: Path, port: int, controller_port: int | None = None) -> Launch:
             last = (result.stderr or result.stdout).strip().splitlines()[-1:]
             raise EngineError(f"Kafka's storage in {data} could not be made ready: {' '.join(last)}")
 
-    heap = ("-Xms256m", "-Xmx512m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:+ExitOnOutOfMemoryError")
+    heap = ("-Xms256m", "-Xmx512m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:+ExitOnOutOfMemoryError", "-XX:TieredStopAtLevel=1")
     return Launch(
         "kafka",
         (*base, *heap, *classpath, "kafka.Kafka", str(properties)),

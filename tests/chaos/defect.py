@@ -52,7 +52,7 @@ def ack_before_publish() -> None:
         event.ack()
         try:
             # at once: a chunk that waited to be gathered would not have come to Redis either
-            await self._role._ingest.process(event.message.partition, event.message.value)
+            await self._role._ingest.process(event.message.value)
         except BaseException as error:
             self.crash(error)
         finally:

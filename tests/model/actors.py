@@ -177,7 +177,7 @@ class Actors:
         names = IngestTopics("scans", "visits", "touched", "scans.rejected")
         parts = self._parts(port, known) | {"producer": _Producer(port), "topics": names}
         role = self.ingest(retention_days=RETENTION_DAYS, **parts)
-        return role.process(0, [Record(value, 0, self.now_ms)])
+        return role.process([Record(value, 0, self.now_ms)])
 
     def _cases(self, port: Port, known: Known) -> Cases:
         names = CaseTopics("cases", "touched", "cases.rejected")

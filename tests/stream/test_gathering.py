@@ -14,38 +14,40 @@ from stream_processors.gathering import Gathering
 from stream_processors.validation import Record
 
 
-def record(offset: int, size: int = 1) -> Record:
-    return Record(b"x" * size, offset, 0)
+def record(offset: int, size: int = 1, partition: int = 0) -> Record:
+    return Record(b"x" * size, offset, 0, (), partition)
 
 
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4), st.booleans()), min_size=1, max_size=30),
     st.integers(1, 4),
     st.integers(1, 12),
+    st.integers(1, 12),
 )
 def test_every_chunk_is_done_once_and_before_it_is_said_to_be(
-    chunks: list[tuple[int, int, bool]], places: int, most: int
+    chunks: list[tuple[int, int, bool]], places: int, most: int, enough: int
 ) -> None:
     done: dict[int, list[int]] = {0: [], 1: [], 2: []}
     pieces: list[int] = []
     under_way = 0
 
-    async def work(partition: int, records: Sequence[Any]) -> None:
+    async def work(records: Sequence[Any]) -> None:
         nonlocal under_way
         under_way += 1
         assert under_way <= places
         pieces.append(len(records))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        done[partition] += [each.offset for each in records]
+        for each in records:
+            done[each.partition].append(each.offset)
         under_way -= 1
 
     async def everything() -> None:
-        gathering = Gathering(work, places, most)
+        gathering = Gathering(work, places, most, enough)
 
         async def one(number: int, partition: int, count: int, stale: bool) -> None:
-            mine = [record(number * 10 + at) for at in range(count)]
-            await gathering.process(partition, mine, lambda: stale)
+            mine = [record(number * 10 + at, partition=partition) for at in range(count)]
+            await gathering.process(mine, lambda: stale)
             assert stale or {each.offset for each in mine} <= set(done[partition])
 
         await asyncio.wait_for(
@@ -65,36 +67,51 @@ def test_every_chunk_is_done_once_and_before_it_is_said_to_be(
     assert all(size <= max(most, 4) for size in pieces)
 
 
-def test_what_waits_is_gathered() -> None:
+def pieces_of(chunks: int, places: int, enough: int) -> list[int]:
+    """The sizes of the pieces begun before anything is done, then those of what was left."""
     pieces: list[int] = []
     gate = asyncio.Event()
 
-    async def work(_: int, records: Sequence[Any]) -> None:
+    async def work(records: Sequence[Any]) -> None:
         pieces.append(len(records))
         await gate.wait()
 
     async def everything() -> None:
-        gathering = Gathering(work, 1)
-        tasks = [asyncio.create_task(gathering.process(0, [record(at)], lambda: False)) for at in range(9)]
+        gathering = Gathering(work, places, enough=enough)
+        for at in range(chunks):
+            task = asyncio.create_task(gathering.process([record(at, partition=at % 3)], lambda: False))
+            tasks.append(task)
+            await asyncio.sleep(0)
         await asyncio.sleep(0.01)
         gate.set()
         await asyncio.gather(*tasks)
 
+    tasks: list[asyncio.Task[None]] = []
     asyncio.run(everything())
-    assert pieces == [1, 8]
+    return pieces
+
+
+def test_what_waits_is_gathered_from_all_partitions() -> None:
+    assert pieces_of(9, 1, 1) == [1, 8]
+
+
+def test_a_piece_beside_another_is_begun_only_when_it_is_worth_it() -> None:
+    assert pieces_of(9, 4, 100) == [1, 8]
+    assert pieces_of(9, 4, 3) == [1, 3, 3, 2]
+    assert pieces_of(12, 3, 3) == [1, 3, 3, 5]
 
 
 def test_a_failure_is_that_of_every_chunk_of_the_piece() -> None:
     gate = asyncio.Event()
 
-    async def work(_: int, records: Sequence[Any]) -> None:
+    async def work(records: Sequence[Any]) -> None:
         await gate.wait()
         if records[0].offset:
             raise RuntimeError("no")
 
     async def everything() -> list[Any]:
         gathering = Gathering(work, 1)
-        tasks = [asyncio.create_task(gathering.process(0, [record(at)], lambda: False)) for at in range(4)]
+        tasks = [asyncio.create_task(gathering.process([record(at)], lambda: False)) for at in range(4)]
         await asyncio.sleep(0.01)
         gate.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
