@@ -78,6 +78,10 @@ def kafka(data: Path, port: int, controller_port: int | None = None) -> Launch:
     properties = data / "server.properties"
     base = (java, "-Djava.awt.headless=true", f"-Dlog4j2.configurationFile={KAFKA_HOME / 'log4j2.xml'}")
     classpath = ("-cp", str(jars / "*"))
+    heap = ("-Xms256m", "-Xmx512m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:+ExitOnOutOfMemoryError")
+    # Java's second compiler takes a third of a core for the first minutes of a load, when a laptop has none
+    # to spare; what it makes faster is less than that (docs/DESIGN.md)
+    compiler = ("-XX:TieredStopAtLevel=1",)
 
     def prepare() -> None:
         data.mkdir(parents=True, exist_ok=True)
@@ -87,14 +91,7 @@ def kafka(data: Path, port: int, controller_port: int | None = None) -> Launch:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
         result = subprocess.run(
             (
-                *(
-                    *base,
-                    "-Xmx128m",
-                    "-XX:TieredStopAtLevel=1",
-                    *classpath,
-                    "kafka.tools.StorageTool",
-                    "format",
-                ),
+                *(*base, "-Xmx128m", *compiler, *classpath, "kafka.tools.StorageTool", "format"),
                 *("--standalone", "--ignore-formatted"),
                 *("-t", cluster, "-c", str(properties)),
             ),
@@ -108,10 +105,9 @@ def kafka(data: Path, port: int, controller_port: int | None = None) -> Launch:
             last = (result.stderr or result.stdout).strip().splitlines()[-1:]
             raise EngineError(f"Kafka's storage in {data} could not be made ready: {' '.join(last)}")
 
-    heap = ("-Xms256m", "-Xmx512m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:+ExitOnOutOfMemoryError", "-XX:TieredStopAtLevel=1")
     return Launch(
         "kafka",
-        (*base, *heap, *classpath, "kafka.Kafka", str(properties)),
+        (*base, *heap, *compiler, *classpath, "kafka.Kafka", str(properties)),
         {port: "TRUYVET_KAFKA_PORT", controller: "TRUYVET_KAFKA_PORT (its controller takes the next port)"},
         lambda: kafka_answers(f"{HOST}:{port}"),
         prepare,
