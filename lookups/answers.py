@@ -5,8 +5,14 @@ What comes by the ten thousand is a NamedTuple: made in 0.4 of the time of a fro
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from schemas.events import Kind
 from schemas.times import minute_of
@@ -183,3 +189,31 @@ class Link(NamedTuple):
     minutes: int
     first: int
     last: int
+
+
+Row = TypeVar("Row", bound=tuple[Any, ...])
+
+
+def rows_as(kind: type[Row], *columns: Sequence[Any]) -> list[Row]:
+    """Equally long columns as NamedTuples, in half the time of calling each: their constructor is Python."""
+    on = gc.isenabled()
+    gc.disable()  # it looks for garbage every 700 tuples, now and then among all that lives: up to 90 ms
+    try:
+        return list(map(partial(tuple.__new__, kind), zip(*columns, strict=True)))
+    finally:
+        if on:
+            gc.enable()
+
+
+def hexes(persons: NDArray[np.uint64]) -> list[str]:
+    """Persons as 16 hex digits."""
+    text = persons.astype(">u8").tobytes().hex()
+    return [text[at : at + 16] for at in range(0, len(text), 16)]
+
+
+def listed(names: Sequence[Any], numbers: NDArray[np.int64]) -> list[Any]:
+    """The name of each number."""
+    found = np.empty(len(names), object)
+    found[:] = names
+    chosen: list[Any] = found[numbers].tolist()
+    return chosen

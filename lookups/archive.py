@@ -23,6 +23,9 @@ from lookups.answers import (
     Presence,
     UnknownCaseError,
     Window,
+    hexes,
+    listed,
+    rows_as,
 )
 from lookups.asking import incomplete, unknown_venue
 from lookups.meetings import contacts, together
@@ -126,22 +129,20 @@ class Lookups(Reader):
             return []
         found = together(met)
         found = found.take(np.lexsort((found.person, found.venue, found.first)))
+        days, day = np.unique(found.day, return_inverse=True)
         own = _minutes_by_day(places)
+        known = [[own.get((venue, when), 0) for when in days.tolist()] for venue in range(len(codes))]
         register = self._places(codes)
-        at = [register.get(code) for code in codes]
-        names = {day: day_name(day) for day in np.unique(found.day).tolist()}
-        return [
-            Contact(f"{who:016x}", at[venue], names[day], minutes, first, last, minutes / own[venue, day])
-            for who, venue, day, minutes, first, last in zip(
-                found.person.tolist(),
-                found.venue.tolist(),
-                found.day.tolist(),
-                found.minutes.tolist(),
-                (found.first * MS_PER_MINUTE).tolist(),
-                (found.last * MS_PER_MINUTE).tolist(),
-                strict=True,
-            )
-        ]
+        return rows_as(
+            Contact,
+            hexes(found.person),
+            listed([register.get(code) for code in codes], found.venue),
+            listed([day_name(when) for when in days.tolist()], day),
+            found.minutes.tolist(),
+            (found.first * MS_PER_MINUTE).tolist(),
+            (found.last * MS_PER_MINUTE).tolist(),
+            (found.minutes / np.array(known)[found.venue, day]).tolist(),
+        )
 
     def contacts_of_case(self, case_id: str) -> list[Contact]:
         """The exposures of a case that stand: of each the highest version, if it is not withdrawn.
@@ -155,18 +156,14 @@ class Lookups(Reader):
 
     def _found(self, codes: Sequence[str], spans: Spans) -> list[Presence]:
         places = self._places([codes[at] for at in np.unique(spans.venue).tolist()])
-        at = [places.get(code) for code in codes]
-        return [
-            Presence(at[venue], f"{who:016x}", start, end, minutes)
-            for venue, who, start, end, minutes in zip(
-                spans.venue.tolist(),
-                spans.person.tolist(),
-                (spans.start * MS_PER_MINUTE).tolist(),
-                (spans.end * MS_PER_MINUTE).tolist(),
-                (spans.end - spans.start).tolist(),
-                strict=True,
-            )
-        ]
+        return rows_as(
+            Presence,
+            listed([places.get(code) for code in codes], spans.venue),
+            hexes(spans.person),
+            (spans.start * MS_PER_MINUTE).tolist(),
+            (spans.end * MS_PER_MINUTE).tolist(),
+            (spans.end - spans.start).tolist(),
+        )
 
 
 def _persons(*persons: str) -> Persons:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,9 @@ from lookups.answers import (
     UnknownCaseError,
     Window,
     WrongSubjectError,
+    hexes,
+    listed,
+    rows_as,
 )
 from lookups.meetings import NEVER, Met, contacts, first_of_each, meeting, nobody, together
 from lookups.presence import Numbers, Persons, Spans, changes
@@ -103,32 +106,21 @@ class GroupLookups(Reader):
         met = together(parts)
         return codes, (met if every_link else first_of_each(met)).by_time()
 
-    def _links(
-        self, degree: int, codes: Sequence[str], met: Met, degree_of: Mapping[int, int]
-    ) -> Iterator[Link]:
+    def _links(self, degree: int, codes: Sequence[str], met: Met, degree_of: Mapping[int, int]) -> list[Link]:
+        met = met.take(np.array([degree_of[who] == degree for who in met.person.tolist()], np.bool_))
         register = self._places([codes[at] for at in np.unique(met.venue).tolist()])
-        names = {day: day_name(day) for day in np.unique(met.day).tolist()}
-        for source, who, venue, day, minutes, first, last in zip(
-            met.source.tolist(),
-            met.person.tolist(),
-            met.venue.tolist(),
-            met.day.tolist(),
+        days, day = np.unique(met.day, return_inverse=True)
+        return rows_as(
+            Link,
+            [degree] * len(met),
+            hexes(met.source),
+            hexes(met.person),
+            listed([register.get(code) for code in codes], met.venue),
+            listed([day_name(when) for when in days.tolist()], day),
             met.minutes.tolist(),
             (met.first * MS_PER_MINUTE).tolist(),
             (met.last * MS_PER_MINUTE).tolist(),
-            strict=True,
-        ):
-            if degree_of[who] == degree:
-                yield Link(
-                    degree,
-                    f"{source:016x}",
-                    f"{who:016x}",
-                    register[codes[venue]],
-                    names[day],
-                    minutes,
-                    first,
-                    last,
-                )
+        )
 
     def person_of_case(self, case_id: str) -> CaseSubject:
         """What a case asks for, as it stands. Raises UnknownCaseError, WrongSubjectError."""
@@ -213,18 +205,15 @@ class GroupLookups(Reader):
         place, at, who, since, until = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = np.lexsort((at, who, since, place))
         register = self._places([codes[each] for each in np.unique(at).tolist()])
-        return [
-            AtPlaceTime(place, Presence(register[codes[venue]], f"{who:016x}", start, end, minutes))
-            for place, venue, who, start, end, minutes in zip(
-                place[order].tolist(),
-                at[order].tolist(),
-                who[order].tolist(),
-                (since[order] * MS_PER_MINUTE).tolist(),
-                (until[order] * MS_PER_MINUTE).tolist(),
-                (until - since)[order].tolist(),
-                strict=True,
-            )
-        ]
+        met = rows_as(
+            Presence,
+            listed([register.get(code) for code in codes], at[order]),
+            hexes(who[order]),
+            (since[order] * MS_PER_MINUTE).tolist(),
+            (until[order] * MS_PER_MINUTE).tolist(),
+            (until - since)[order].tolist(),
+        )
+        return rows_as(AtPlaceTime, place[order].tolist(), met)
 
     def _below(self, codes: set[str]) -> dict[str, set[str]]:
         """Of each venue itself and all that are inside of it."""

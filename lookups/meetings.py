@@ -119,7 +119,9 @@ def contacts(
             reached > began[spans.venue]
         )  # of a crowd hardly anybody: before pairs are made
         spans, reached = spans.take(late), reached[late]
-    sources, persons = ranks(places.person), ranks(spans.person)  # few: there are many more pairs
+    # a number a source, and one a venue and person: their presences are next to each other
+    sources, groups = ranks(places.person), np.zeros(len(spans), np.int64)
+    groups[1:] = np.cumsum(changes(spans.venue, spans.person))
     for pairs in meeting(spans, places):
         source, person = places.person[pairs.place], spans.person[pairs.span]
         chosen = source != person
@@ -137,9 +139,9 @@ def contacts(
         first = np.maximum(start[part], midnight)
         last = np.minimum(end[part], midnight + MINUTES_PER_DAY)
         place, span, whole = place[part], span[part], (end - start)[part]
-        order = ordered(sources[place], persons[span], spans.venue[span], day - day.min())
+        order = ordered(sources[place], groups[span], day - day.min())
         place, span, day = place[order], span[order], day[order]
-        apart = changes(sources[place], persons[span], spans.venue[span], day)
+        apart = changes(sources[place], groups[span], day)
         starts = np.flatnonzero(np.append(True, apart))
         first, last = first[order], last[order]
         minutes = np.add.reduceat(last - first, starts)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 LONGEST_STAY: Final = 720  # minutes between a check-in and the check-out that can belong to it
 MARGIN_HOURS: Final = LONGEST_STAY // 60
+_MIX: Final = np.uint64(0x9E3779B97F4A7C15)
 
 Numbers = NDArray[np.int64]
 Persons = NDArray[np.uint64]
@@ -43,7 +44,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Marks that count, in the order of venue, person and time. `group`: a number a venue and person."""
+    """Marks that count: those of a venue and person next to each other, by time, with one number `group`."""
 
     venue: Numbers
     person: Persons
@@ -112,9 +113,8 @@ def changes(*columns: NDArray[np.integer]) -> Flags:
 
 def live_marks(rows: Rows) -> Marks:
     """A void cancels the `in` and `out` of its minute; an `out` in the minute of an `in` says nothing."""
-    order = ordered(rows.venue, ranks(rows.person), rows.hour - rows.hour.min(initial=0))
-    rows = rows.take(order)
-    first = np.ones(len(order), np.bool_)
+    rows = rows.take(_grouped(rows))
+    first = np.ones(len(rows.hour), np.bool_)
     first[1:] = changes(rows.venue, rows.person, rows.hour)
     ins, outs, voids = rows.ins, rows.outs, rows.voids
     if not first.all():
@@ -142,6 +142,26 @@ def live_marks(rows: Rows) -> Marks:
         more = left != 0
         active, left = active[more], left[more]
     return Marks(rows.venue[source], rows.person[source], group[source], at, is_out)
+
+
+def _grouped(rows: Rows) -> Numbers:
+    """An order in which the rows of a venue and person are next to each other, by hour.
+
+    By a part of the person's bits, as many as there is room for in one number to be sorted: of 50,000 rows it
+    takes half the time of finding the persons' ranks first. Should two persons have the same part, by ranks.
+    """
+    hour = rows.hour - rows.hour.min(initial=0)
+    venue_bits, hour_bits = (int(column.max(initial=0)).bit_length() for column in (rows.venue, hour))
+    room = 63 - venue_bits - hour_bits
+    if room > 0:
+        # odd, so no person is lost in it, and it moves what tells pseudonyms apart into the upper bits
+        mixed = (rows.person * _MIX) >> np.uint64(64 - room)
+        packed = (rows.venue << (room + hour_bits)) | (mixed.astype(np.int64) << hour_bits) | hour
+        order = np.argsort(packed)
+        group, person = packed[order] >> hour_bits, rows.person[order]
+        if not np.any(changes(person) & ~changes(group)):
+            return order
+    return ordered(rows.venue, ranks(rows.person), hour)
 
 
 def presences(marks: Marks, dwell: Numbers) -> Spans:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lookups import presence
 from lookups.presence import Spans, live_marks, presences, rows_of
 from stream_processors import presence as processors
 from tests.lookups import oracle
@@ -148,3 +149,14 @@ def test_many_persons_and_venues_at_once_do_not_touch_each_other(
         if minutes:
             expected[key] = oracle.runs({minute + more for minute in minutes for more in range(linger + 1)})
     assert told == expected
+
+
+def test_two_persons_that_look_alike_to_the_sort_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = [(0, 400_000 + hour, who, 1 << who, 0, 0) for hour in range(4) for who in (1, 2, 3)]
+    expected = presences(live_marks(rows_of(table)), np.array([30]))
+    monkeypatch.setattr(presence, "_MIX", np.uint64(0))  # everybody looks alike
+    found = presences(live_marks(rows_of(table)), np.array([30]))
+    assert len(found) == 12
+    order, usual = np.lexsort((found.start, found.person)), np.lexsort((expected.start, expected.person))
+    assert found.take(order).start.tolist() == expected.take(usual).start.tolist()
+    assert found.take(order).person.tolist() == expected.take(usual).person.tolist()
