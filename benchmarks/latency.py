@@ -21,7 +21,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -32,11 +31,12 @@ from typing import Any, Final
 
 import orjson
 import psutil
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Producer
 from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks import latency_report as report
+from benchmarks.latency_reader import Read, Reader
 from deploy.cli.simulate import progress_bar, to_topic
 from deploy.demo.check import compare
 from deploy.demo.oracle import CaseTruth, Exposed, ExposureKey, World, exposures
@@ -45,7 +45,6 @@ from deploy.demo.watch import archived, lag, wait_until
 from deploy.local.memory import environment_of
 from deploy.local.stack import Stack
 from producers.cases import make_case
-from producers.compacted import end_of, quiet_consumer
 from producers.simulator.province import make_province
 from producers.simulator.stream import Shares, Stream
 from producers.simulator.truth import write_truth
@@ -85,16 +84,6 @@ FULL: Final = Plan(history=300_000, province=2_250, venues=20_000, rate=20_000, 
 QUICK: Final = Plan(history=120_000, province=900, venues=5_000, rate=20_000, warm_s=10, count=40)
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
-    """A record as it was read: when, when it was written (seconds, wall clock), and what it says."""
-
-    at: float
-    written: float
-    touched: bool
-    value: bytes
-
-
 @dataclass(slots=True)
 class Sent:
     """A case or a late scan: when it was sent, whether it counts."""
@@ -106,57 +95,6 @@ class Sent:
     case_id: str
     came: list[float] = field(default_factory=list)  # of the last exposure: written and read
     touched: float = 0.0
-
-
-class Reader(threading.Thread):
-    """Reads committed exposures, and what leads to them, as fast as they come."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(name="reader", daemon=True)
-        self._consumer = quiet_consumer(settings)
-        self._touched = settings.topic(topics.TOUCHED)
-        self._read: list[Read] = []
-        self._going = True
-        self._failure: Exception | None = None
-        places = [
-            TopicPartition(settings.topic(topic), partition)
-            for topic in (topics.EXPOSURES, topics.TOUCHED)
-            for partition in range(settings.partitions.get(topic.name, topic.partitions))
-        ]
-        for place in places:
-            place.offset = end_of(self._consumer, settings, place)
-        self._consumer.assign(places)
-
-    def run(self) -> None:
-        """Until `stop`."""
-        try:
-            while self._going:
-                message = self._consumer.poll(0.2)
-                if message is None or message.error() is not None:
-                    continue
-                self._read.append(
-                    Read(
-                        time.time(),
-                        message.timestamp()[1] / 1000,
-                        message.topic() == self._touched,
-                        message.value() or b"",
-                    )
-                )
-        except Exception as error:
-            self._failure = error
-        finally:
-            self._consumer.close()
-
-    def since(self, start: int) -> list[Read]:
-        """What was read from this number on. Raises what ended the reading."""
-        if self._failure is not None:
-            raise self._failure
-        return self._read[start:]
-
-    def stop(self) -> None:
-        """End."""
-        self._going = False
-        self.join(5)
 
 
 class Bench:

@@ -193,18 +193,15 @@ class Ingest:
     def _watched(self, marks: Marks) -> tuple[list[str], dict[str, list[str]]]:
         """Venues whose flags matter: those of the marks, and their ancestors (a place-time at a market
         covers a stall that was registered after it)."""
-        register = self._venues.register
         codes = set(marks.venues)
-        ancestors = {code: above for code in codes if (above := register.ancestors(code))}
+        ancestors = self._venues.register.ancestors_of(codes)
         return list(codes.union(*ancestors.values())), ancestors
 
     async def _touches(self, marks: Marks, found: Ingested, ancestors: dict[str, list[str]]) -> list[Touch]:
         touches: dict[tuple[str, str], Touch] = {}
         to_remember: dict[str, set[str]] = {}
-        flagged = {
-            venue
-            for venue in set(marks.venues)
-            if any(code in found.flags for code in (venue, *ancestors.get(venue, ())))
+        flagged = found.flags.keys() | {
+            venue for venue, above in ancestors.items() if not found.flags.keys().isdisjoint(above)
         }
         minutes = (marks.hours * 60 + marks.minutes).tolist()
 

@@ -8,10 +8,10 @@ of Python objects took four times as long.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, compress
+from itertools import chain, compress, count
 from typing import Final, NamedTuple, Self
 
 import numpy as np
@@ -95,13 +95,59 @@ def _long_text(text: bytes) -> bytes:
 
 
 _EMPTY: Final = _text(b"")
-_packed: Final = lru_cache(maxsize=65_536)(pack_code)
+_packed: Final = lru_cache(maxsize=500_000)(pack_code)
 
 
-@lru_cache(maxsize=65_536)  # the venues of a province times the hours of a day; 200 bytes each
 def _bucket_head(layout: Layout, venue: str, hour: int) -> bytes:
     """Key and expiry of a bucket. The expiry is a text: Redis writes a number out with printf."""
     return _text(layout.bucket(venue, hour).encode()) + _text(b"%d" % layout.bucket_expiry(hour))
+
+
+# Hours of six digits, from 1981 to 2084: a bucket's head is then one part of the venue and one of the hour,
+# and a country's venues need not be remembered once for each hour.
+_SIX_DIGITS: Final = range(100_000, 1_000_000)
+_REMEMBERED: Final = 500_000  # venues, 100 bytes each
+
+
+class _OfVenues(dict[str, bytes]):
+    """What is made of a venue's code alone, remembered."""
+
+    def __init__(self, make: Callable[[str], bytes]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, venue: str) -> bytes:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        made = self[venue] = self._make(venue)
+        return made
+
+
+class _Known(NamedTuple):
+    """By venue: the key of its flags, and the beginning of a bucket's key up to an hour of six digits."""
+
+    flags: _OfVenues
+    buckets: _OfVenues
+
+
+@lru_cache(maxsize=8)
+def _known(layout: Layout) -> _Known:
+    def bucket(venue: str) -> bytes:
+        whole = _text(layout.bucket(venue, _SIX_DIGITS.start).encode())
+        return whole[: -len(str(_SIX_DIGITS.start))]
+
+    return _Known(_OfVenues(lambda venue: _text(layout.flags(venue).encode())), _OfVenues(bucket))
+
+
+def _heads(layout: Layout, venues: Sequence[str], hours: Sequence[int]) -> list[bytes]:
+    """The head of each bucket."""
+    tails: dict[int, bytes] = {}
+    for hour in set(hours):
+        if hour not in _SIX_DIGITS:
+            return [_bucket_head(layout, venue, at) for venue, at in zip(venues, hours, strict=True)]
+        tails[hour] = b"%d" % hour + _text(b"%d" % layout.bucket_expiry(hour))
+    begins = map(_known(layout).buckets.__getitem__, venues)
+    return list(map(bytes.__add__, begins, map(tails.__getitem__, hours)))
 
 
 @lru_cache(maxsize=65_536)
@@ -142,14 +188,16 @@ class Buckets(NamedTuple):
 
 def gather(layout: Layout, marks: Marks) -> Buckets:
     """The marks of each venue and hour together."""
-    number = {venue: at for at, venue in enumerate(dict.fromkeys(marks.venues))}
-    venues = np.array([number[venue] for venue in marks.venues], np.int64)
+    number = dict(zip(dict.fromkeys(marks.venues), count()))
+    venues = np.fromiter(map(number.__getitem__, marks.venues), np.int64, len(marks))
     ids = venues << 32 | marks.hours
     order = np.argsort(ids, kind="stable")
     ids = ids[order]
     starts = np.flatnonzero(np.diff(ids, prepend=-1))
     codes = list(number)
-    heads = [_bucket_head(layout, codes[at >> 32], at & 0xFFFFFFFF) for at in ids[starts].tolist()]
+    firsts = ids[starts]
+    at_venues = map(codes.__getitem__, (firsts >> 32).tolist())
+    heads = _heads(layout, list(at_venues), (firsts & 0xFFFFFFFF).tolist())
     counts = np.diff(starts, append=len(ids)).tolist()
     packed = np.frombuffer(b"".join(map(_packed, codes)), np.uint8).reshape(-1, 7)
     return Buckets(order, starts.tolist(), counts, heads, venues, packed)
@@ -168,13 +216,8 @@ def _mark_rows(marks: Marks, order: NDArray[np.int64]) -> bytes:
     return rows[order].tobytes()
 
 
-@lru_cache(maxsize=65_536)
-def _flag_key(layout: Layout, venue: str) -> bytes:
-    return _text(layout.flags(venue).encode())
-
-
 def _flag_keys(layout: Layout, venues: Sequence[str]) -> bytes:
-    return _array(len(venues)) + b"".join([_flag_key(layout, venue) for venue in venues])
+    return _array(len(venues)) + b"".join(map(_known(layout).flags.__getitem__, venues))
 
 
 class MarksCall(NamedTuple):
@@ -192,8 +235,8 @@ def marks_calls(
     """add_marks for these marks and venues: for every shard where calls are split, else one."""
     body = _mark_rows(marks, buckets.order)
     rows: list[bytes] = []
-    for start, count, head in zip(buckets.starts, buckets.counts, buckets.heads, strict=True):
-        rows += (head, b"\xcd", count.to_bytes(2, "big"), body[15 * start : 15 * (start + count)])
+    for start, many, head in zip(buckets.starts, buckets.counts, buckets.heads, strict=True):
+        rows += (head, b"\xcd", many.to_bytes(2, "big"), body[15 * start : 15 * (start + many)])
     if not layout.split:
         head = b"\x92" + _array(3 * len(buckets.starts) + 2 * len(marks))
         request = b"".join((head, *rows, _flag_keys(layout, flag_venues)))
@@ -204,9 +247,9 @@ def marks_calls(
     for shard in at.keys() | watched.keys():
         mine = at.get(shard, [])
         spans = [(buckets.starts[bucket], buckets.counts[bucket]) for bucket in mine]
-        orders = [buckets.order[:0], *(buckets.order[start : start + count] for start, count in spans)]
+        orders = [buckets.order[:0], *(buckets.order[start : start + many] for start, many in spans)]
         venues = [flag_venues[place] for place in watched.get(shard, ())]
-        head = b"\x92" + _array(3 * len(mine) + 2 * sum(count for _, count in spans))
+        head = b"\x92" + _array(3 * len(mine) + 2 * sum(many for _, many in spans))
         parts = chain.from_iterable(rows[4 * bucket : 4 * bucket + 4] for bucket in mine)
         request = b"".join((head, *parts, _flag_keys(layout, venues)))
         calls.append(MarksCall(shard, request, np.concatenate(orders), venues))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgpack
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.events import Case
+from stream_processors import requests
 from stream_processors.layout import (
     Layout,
     exposure_field,
@@ -142,3 +144,23 @@ def test_what_is_kept_outlives_the_retention() -> None:
     days = layout.index_days(hour * 3_600_000)
     assert layout.index_expiry(days.start - 1) <= hour * 3600 < layout.index_expiry(days.start + 1)
     assert hour // 24 + 1 in days
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["CDEF", "CDEFHJKMNPRT", "23456789"]),
+            st.one_of(
+                st.integers(490_000, 490_003), st.sampled_from([0, 99_999, 100_000, 999_999, 70_389_527])
+            ),
+        ),
+        max_size=6,
+    )
+)
+def test_heads_of_buckets_are_their_keys_and_expiries(buckets: list[tuple[str, int]]) -> None:
+    layout = Layout(16, 30)
+    heads = requests._heads(layout, [venue for venue, _ in buckets], [hour for _, hour in buckets])
+    for (venue, hour), head in zip(buckets, heads, strict=True):
+        read = msgpack.Unpacker(raw=False)
+        read.feed(head)
+        assert list(read) == [layout.bucket(venue, hour), str(layout.bucket_expiry(hour))]
