@@ -56,8 +56,8 @@ class Assumptions:
     marks_days: int = 35  # Redis: retention and grace
     kafka_days: int = 7
     archive_days: int = 365
-    redis_bytes: float = 40.0  # a mark, index and the room that an allocator leaves included
-    archive_bytes: float = 12.0  # a mark in ClickHouse, both tables (docs/benchmarks/lookups.md)
+    redis_bytes: float = 51.0  # a mark, index and what the allocator has free (docs/benchmarks/memory.md)
+    archive_bytes: float = 13.7  # a mark in ClickHouse, both tables (docs/benchmarks/memory.md)
     redis_copies: int = 2  # a replica of each master
     kafka_copies: int = 3
     archive_copies: int = 2
@@ -239,7 +239,7 @@ def populations(costs: Costs, given: Assumptions) -> str:
     return "\n".join(lines)
 
 
-def by_size(costs: Costs, given: Assumptions, bytes_a_mark: Sequence[float] = (20, 40, 100, 200)) -> str:
+def by_size(costs: Costs, given: Assumptions, bytes_a_mark: Sequence[float] = (20, 51, 100, 200)) -> str:
     """What most depends on: machines of the largest population by the size of a mark in Redis."""
     most = max(POPULATIONS.values())
     rows = {each: need(most, costs, replace(given, redis_bytes=each)) for each in bytes_a_mark}

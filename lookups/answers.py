@@ -6,6 +6,7 @@ What comes by the ten thousand is a NamedTuple: made in 0.4 of the time of a fro
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -192,17 +193,19 @@ class Link(NamedTuple):
 
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
+_making = threading.Lock()  # the collector is everybody's: one at a time turns it off and on again
 
 
 def rows_as(kind: type[Row], *columns: Sequence[Any]) -> list[Row]:
     """Equally long columns as NamedTuples, in half the time of calling each: their constructor is Python."""
-    on = gc.isenabled()
-    gc.disable()  # it looks for garbage every 700 tuples, now and then among all that lives: up to 90 ms
-    try:
-        return list(map(partial(tuple.__new__, kind), zip(*columns, strict=True)))
-    finally:
-        if on:
-            gc.enable()
+    with _making:
+        on = gc.isenabled()
+        gc.disable()  # it looks for garbage every 700 tuples, now and then among all that lives: up to 90 ms
+        try:
+            return list(map(partial(tuple.__new__, kind), zip(*columns, strict=True)))
+        finally:
+            if on:
+                gc.enable()
 
 
 def hexes(persons: NDArray[np.uint64]) -> list[str]:

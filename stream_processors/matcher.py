@@ -281,6 +281,8 @@ class Matcher:
         """
         store = self._store
         persons = None if touch.persons is None else sorted(touch.persons)
+        if persons:  # as many entries are named to (1) as may be read
+            runs = runs[: max(1, _ENTRIES_AT_A_TIME // (len(persons) * _DAYS_AT_A_TIME))]
         asked = list(chain.from_iterable(runs))
         keys = None if persons is None else [(person, day) for person in persons for day in asked]
         looked_at = persons

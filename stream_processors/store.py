@@ -5,6 +5,7 @@ Every write is a merge, so every step may be repeated; a caller that is not sure
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -43,6 +44,9 @@ from stream_processors.servers import Servers
 # Some 20 ms of Redis, which others wait for
 _MARKS_A_CALL: Final = 4_000
 _ALL: Final = 1 << 52  # more than any stretch of hours holds
+# Readings of everybody at a venue that are under way at once, each in a trip of its own: dozens of a market's
+# in one trip would block Redis for seconds, and then the loop, past the client's time-out.
+_WHOLE_READS: Final = 4
 
 NEW: Final = "n"
 REDELIVERY: Final = "r"
@@ -85,6 +89,7 @@ class Store:
         self.layout = replace(layout, split=servers.clustered)
         self.guard = Guard(servers, self.layout, clock_ms)
         self._scripts = Scripts(servers, on_full)
+        self._whole = asyncio.Semaphore(_WHOLE_READS)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -299,7 +304,7 @@ class Store:
         self, venue: str, stretches: Sequence[range], persons: Sequence[str] | None, most: int
     ) -> tuple[dict[str, list[Mark]], int]:
         """The marks in stretches of hours that do not meet, in their order, and how many stretches were read:
-        none is begun once there are `most` persons and hours."""
+        none is begun once `most` fields were found, or asked for by name."""
         asked = [hours for hours in stretches if hours]
         if not asked or (persons is not None and not persons):
             return {}, len(stretches)
@@ -307,11 +312,16 @@ class Store:
         fields = [bytes.fromhex(person) for person in persons or ()]
         limits = chain.from_iterable((hours.start, hours.stop - 1) for hours in asked)
         request = [layout.bucket_prefix(venue), fields, most, *limits]
-        read, reply = await self._scripts.run(
+        call: Call = (
             "read_marks",
             [layout.bucket(venue, asked[0].start)],
             [msgpack.packb(request, use_bin_type=False)],
         )
+        if fields:
+            read, reply = await self._scripts.run(*call)
+        else:
+            async with self._whole:
+                ((read, reply),) = await self._scripts.run_all([call])
         found: dict[str, list[Mark]] = {}
         for hour, pairs in reply:
             for field, value in zip(pairs[::2], pairs[1::2], strict=True):

@@ -67,12 +67,14 @@ class Register:
                     return False
                 if old.parent is not None:
                     self._children.get(old.parent, set()).discard(venue.code)
-            self._venues[venue.code] = venue
-            self._closed_at[venue.code] = venue.closed_at
-            self._inside.discard(venue.code)
+            # before the venue is known: who reads meanwhile, in another thread, must not miss its parent
             if venue.parent is not None:
                 self._inside.add(venue.code)
                 self._children.setdefault(venue.parent, set()).add(venue.code)
+            self._venues[venue.code] = venue
+            self._closed_at[venue.code] = venue.closed_at
+            if venue.parent is None:
+                self._inside.discard(venue.code)
             self.changes += 1
             return True
 
@@ -87,7 +89,7 @@ class Register:
 
     def ancestors_of(self, codes: Set[str]) -> dict[str, list[str]]:
         """The ancestors of those that have any."""
-        return {code: self.ancestors(code) for code in codes & self._inside}
+        return {code: above for code in codes & self._inside if (above := self.ancestors(code))}
 
     def descendants(self, code: str) -> set[str]:
         """All venues below, without the venue itself."""

@@ -1,6 +1,7 @@
 -- Marks at a venue. KEYS[1]: one of the buckets (all share its slot).
 -- ARGV[1], msgpack: { bucket_prefix, fields, most, first hour, last hour, first hour, last hour, ... }
---   no fields: everybody. Stretches of hours are read in their order, none is begun once `most` fields are read.
+--   no fields: everybody. Stretches of hours are read in their order, none is begun once `most` fields were found,
+--   or asked for where they are named.
 -- Returns { stretches that were read, { hour, { field, marks, ... } } of the hours that have any }.
 local request = cmsgpack.unpack(ARGV[1])
 local prefix, fields, most = request[1], request[2], request[3]
@@ -26,8 +27,8 @@ while request[at] and count < most do
         end
         if #pairs_of_hour > 0 then
             found[#found + 1] = { hour, pairs_of_hour }
-            count = count + #pairs_of_hour / 2
         end
+        count = count + math.max(#fields, #pairs_of_hour / 2)
     end
     at = at + 2
 end
