@@ -30,3 +30,30 @@ def test_hundreds_of_steps_at_once_share_connections(settings: Settings) -> None
         return found
 
     assert asyncio.run(work()) == [[(hour, "CDEF")]] * 400
+
+
+def test_no_more_stretches_are_read_than_there_is_room_for(settings: Settings) -> None:
+    now, hour = now_ms(), now_ms() // HOUR
+    stretches = [range(hour - 9, hour - 6), range(hour - 6, hour - 6), range(hour - 3, hour + 1)]
+
+    async def work() -> list[tuple[set[str], int]]:
+        store = Store(connect(settings.redis_url), Layout(16, 30), lambda: now, lambda _: None)
+        await store.open({})
+        rows = [MarkRow(f"s{n}", person(n), "CDEF", hour - n % 2 * 8, 5, 0) for n in range(20)]
+        await store.add_scans(Marks.of(rows), [])
+        named = [person(n) for n in range(4)]
+        asked = [(None, 10), (None, 11), (named, 12), (named, 13), (["f" * 16], 3), (["f" * 16], 4)]
+        found = [await store.marks_in("CDEF", stretches, whom, most) for whom, most in asked]
+        await store.close()
+        return [(set(marks), done) for marks, done in found]
+
+    everybody, odd = {person(n) for n in range(20)}, {person(n) for n in range(1, 20, 2)}
+    some = {person(n) for n in range(4)}
+    assert asyncio.run(work()) == [
+        (odd, 2),
+        (everybody, 3),
+        (some & odd, 2),
+        (some, 3),
+        (set(), 2),
+        (set(), 3),
+    ]
