@@ -166,6 +166,7 @@ class Actors:
         store = self.store.__new__(self.store)
         store.layout = self.layout
         store._scripts = cast(Any, _Scripts(port))
+        store._whole = asyncio.Semaphore()
         return {
             "store": store,
             "venues": _Venues(port, self._registers, known),
