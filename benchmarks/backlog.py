@@ -16,13 +16,12 @@ from typing import Any, Final
 
 import matplotlib as mpl
 import orjson
-from confluent_kafka import Producer
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.background import PACKED, Background
-from benchmarks.inputs import register_venues, venue_codes
+from benchmarks.inputs import Filling, register_venues, venue_codes
 from benchmarks.running import OUT, cpu_of, installation, markdown, worker, write
 from deploy.demo.watch import lag
 from deploy.local.topics import TopicAdmin
@@ -36,34 +35,16 @@ _PATIENCE_S: Final = 1_800.0  # of a worker at a tenth of the usual speed; past 
 
 def _fill(settings: Settings, scans: int, packed: int, progress: Progress) -> None:
     """Scans of the last minute, `packed` a record. Raises SystemExit when Kafka does not take them all."""
-    failed: list[str] = []
-    producer = Producer(
-        {
-            "bootstrap.servers": settings.kafka_address,
-            "compression.type": "lz4",
-            "linger.ms": 20,
-            "batch.size": 262_144,
-            "queue.buffering.max.messages": 1_000_000,
-            "on_delivery": lambda error, _: failed.append(error.str()) if error else None,
-        }
-    )
+    filling = Filling(settings)
     topic, made = settings.topic(topics.SCANS), Background(settings, venue_codes(), 7)
     task = progress.add_task(f"filling, {packed} a record", total=scans)
     for number in range(scans // PACKED):
         record = made.record(time.time_ns() // 1_000_000)
         values = [record] if packed == PACKED else list(map(orjson.dumps, orjson.loads(record)))
         for place, value in enumerate(values):
-            while True:
-                try:
-                    producer.produce(topic, value, partition=(number + place) % topics.SCANS.partitions)
-                    break
-                except BufferError:
-                    producer.poll(0.1)
-        producer.poll(0)
+            filling.put(topic, value, (number + place) % topics.SCANS.partitions)
         progress.advance(task, PACKED)
-    producer.flush(120)
-    if failed or len(producer):
-        raise SystemExit(f"Kafka did not take the input: {failed[:1] or 'no answer within two minutes'}")
+    filling.finish()
 
 
 def _work_off(settings: Settings, scans: int, packed: int, progress: Progress) -> dict[str, Any]:

@@ -79,11 +79,45 @@ def scans(now: int, seed: int = 7) -> Iterator[Scan]:
         yield scan
 
 
+class Filling:
+    """Puts records into topics as fast as the broker takes them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._failed: list[str] = []
+        self._producer = Producer(
+            {
+                "bootstrap.servers": settings.kafka_address,
+                "compression.type": "lz4",
+                "linger.ms": 20,
+                "batch.size": 262_144,
+                "queue.buffering.max.messages": 1_000_000,
+                "on_delivery": lambda error, _: self._failed.append(error.str()) if error else None,
+            }
+        )
+
+    def put(self, topic: str, value: bytes, partition: int) -> None:
+        """One record; waits while the client's queue is full."""
+        while True:
+            try:
+                self._producer.produce(topic, value, partition=partition)
+                break
+            except BufferError:
+                self._producer.poll(0.1)
+        self._producer.poll(0)
+
+    def finish(self, seconds: float = 120.0) -> None:
+        """Until all are there. Raises SystemExit when Kafka does not take them in this time."""
+        self._producer.flush(seconds)
+        if self._failed or len(self._producer):
+            why = self._failed[:1] or f"no answer within {seconds:.0f} s"
+            raise SystemExit(f"Kafka did not take the input: {why}")
+
+
 @dataclass(slots=True)
 class _Writer:
     """One topic being filled: records go round the partitions, as a gateway without keys spreads them."""
 
-    producer: Producer
+    filling: Filling
     topic: str
     packed: int
     limit: int
@@ -102,14 +136,8 @@ class _Writer:
         if len(self.batch) == self.packed or self.count == self.limit:
             value = self.batch[0] if self.packed == 1 else b"[" + b",".join(self.batch) + b"]"
             self.batch.clear()
-            while True:
-                try:
-                    self.producer.produce(self.topic, value, partition=self.records % topics.SCANS.partitions)
-                    break
-                except BufferError:
-                    self.producer.poll(0.1)
+            self.filling.put(self.topic, value, self.records % topics.SCANS.partitions)
             self.records += 1
-            self.producer.poll(0)
 
 
 def register_venues(settings: Settings, codes: Iterable[str]) -> None:
@@ -131,17 +159,7 @@ def make_inputs(
     `advance` hears how many more scans of the stream are written. Raises SystemExit when Kafka does not take
     them all.
     """
-    failed: list[str] = []
-    producer = Producer(
-        {
-            "bootstrap.servers": base.kafka_address,
-            "compression.type": "lz4",
-            "linger.ms": 20,
-            "batch.size": 262_144,
-            "queue.buffering.max.messages": 1_000_000,
-            "on_delivery": lambda error, _: failed.append(error.str()) if error else None,
-        }
-    )
+    filling = Filling(base)
     own = {
         size: base.model_copy(update={"topic_prefix": f"b{uuid.uuid4().hex[:6]}-{size[0]}x{size[1]}."})
         for size in dict.fromkeys(sizes)
@@ -151,7 +169,7 @@ def make_inputs(
     for (count, packed), settings in own.items():
         TopicAdmin(settings).apply()
         register_venues(settings, codes)
-        writers.append(_Writer(producer, settings.topic(topics.SCANS), packed, count))
+        writers.append(_Writer(filling, settings.topic(topics.SCANS), packed, count))
     marks: set[tuple[str, str, int, str]] = set()
     most = max(count for count, _ in own)
     for number, scan in enumerate(itertools.islice(scans(time.time_ns() // 1_000_000), most), 1):
@@ -161,9 +179,7 @@ def make_inputs(
             writer.add(text, len(marks))
         if number % 10_000 == 0:
             advance(10_000)
-    producer.flush(60)
-    if failed or len(producer):
-        raise SystemExit(f"Kafka did not take the input: {failed[:1] or 'no answer within a minute'}")
+    filling.finish()
     return {
         size: Input(settings, *size, writer.visits)
         for (size, settings), writer in zip(own.items(), writers, strict=True)

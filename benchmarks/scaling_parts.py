@@ -17,8 +17,8 @@ from typing import Final
 
 import orjson
 import psutil
-from confluent_kafka import Producer
 
+from benchmarks.inputs import Filling
 from deploy.local import engines
 from deploy.local.memory import environment_of
 from deploy.local.roles import Role
@@ -70,29 +70,15 @@ def make_input(count: int, now_ms: int, seed: int = 7) -> Input:
 
 def fill(settings: Settings, scans: Sequence[bytes], packed: int) -> None:
     """Put the scans on the topic, so many a record, evenly over the partitions."""
-    producer = Producer(
-        {
-            "bootstrap.servers": settings.kafka_address,
-            "compression.type": "lz4",
-            "linger.ms": 20,
-            "batch.size": 262_144,
-            "queue.buffering.max.messages": 1_000_000,
-        }
-    )
+    filling = Filling(settings)
     name = settings.topic(topics.SCANS)
     for number, start in enumerate(range(0, len(scans), packed)):
         part = scans[start : start + packed]
         value = part[0] if packed == 1 else b"[" + b",".join(part) + b"]"
         # of single records a thousand in a row go to one partition, as a producer's batches do
         partition = number // (1000 if packed == 1 else 1) % PARTITIONS["scans"]
-        while True:
-            try:
-                producer.produce(name, value, partition=partition)
-                break
-            except BufferError:
-                producer.poll(0.1)
-    if producer.flush(60):
-        raise SystemExit("the broker did not take the input")
+        filling.put(name, value, partition)
+    filling.finish()
 
 
 def cpu_of(workers: Sequence[psutil.Process]) -> dict[str, float]:
