@@ -46,7 +46,8 @@ def test_the_bottleneck_moves_from_the_worker_to_redis_to_the_cores() -> None:
 
 
 def test_what_a_population_needs() -> None:
-    row = capacity.need(86_400_000, COSTS, Assumptions(cases=0.0))
+    given = Assumptions(cases=0.0, redis_bytes=40.0, archive_bytes=12.0)
+    row = capacity.need(86_400_000, COSTS, given)
     assert row.peak_a_second == 10_000
     assert row.cores == {
         "ingest": pytest.approx(0.1),
