@@ -58,12 +58,11 @@ def test_growing_and_shrinking_under_load(settings: Settings, tmp_path: Path) ->
 
         there.start("ingest:1", "ingest:2")
         there.wait(lambda: len(shared_by(settings)) == 3, "three workers share the partitions", 40)
-        time.sleep(2)  # all three at work
-        accepted = [
-            counter(settings, "ingest", "truyvet_scans_total", n, verdict="accepted") for n in range(3)
-        ]
-        assert all(accepted), accepted
 
+        def accepted(worker: int) -> float:
+            return counter(settings, "ingest", "truyvet_scans_total", worker, verdict="accepted")
+
+        there.wait(lambda: all(map(accepted, range(3))), "all three are at work", 30)
         end(there, "ingest:2")
         end(there, "ingest:0")  # the one that was first, and leads the group
         there.wait(lambda: shared_by(settings) == {"ingest-1"}, "the one that is left has all", 40)
