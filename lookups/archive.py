@@ -24,15 +24,14 @@ from lookups.answers import (
     UnknownCaseError,
     Window,
     hexes,
-    listed,
     rows_as,
 )
 from lookups.asking import incomplete, unknown_venue
 from lookups.meetings import contacts, together
 from lookups.presence import Persons, Rows, Spans, changes, live_marks, presences
-from lookups.reading import Reader
+from lookups.reading import Reader, dates
 from schemas.events import Kind
-from schemas.times import MS_PER_MINUTE, day_name, day_start, local_day
+from schemas.times import MS_PER_MINUTE, day_start, local_day
 
 _VENUE: Final = (
     "SELECT code, name, sector, district, dwell, capacity FROM venues FINAL WHERE code = %(venue)s"
@@ -132,12 +131,11 @@ class Lookups(Reader):
         days, day = np.unique(found.day, return_inverse=True)
         own = _minutes_by_day(places)
         known = [[own.get((venue, when), 0) for when in days.tolist()] for venue in range(len(codes))]
-        register = self._places(codes)
         return rows_as(
             Contact,
             hexes(found.person),
-            listed([register.get(code) for code in codes], found.venue),
-            listed([day_name(when) for when in days.tolist()], day),
+            self._places_at(codes, found.venue),
+            dates(found.day),
             found.minutes.tolist(),
             (found.first * MS_PER_MINUTE).tolist(),
             (found.last * MS_PER_MINUTE).tolist(),
@@ -155,10 +153,9 @@ class Lookups(Reader):
         return [Contact(_hex(row[0]), _place(row[1], row[2:6]), *row[6:10]) for row in rows]
 
     def _found(self, codes: Sequence[str], spans: Spans) -> list[Presence]:
-        places = self._places([codes[at] for at in np.unique(spans.venue).tolist()])
         return rows_as(
             Presence,
-            listed([places.get(code) for code in codes], spans.venue),
+            self._places_at(codes, spans.venue),
             hexes(spans.person),
             (spans.start * MS_PER_MINUTE).tolist(),
             (spans.end * MS_PER_MINUTE).tolist(),

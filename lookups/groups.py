@@ -19,13 +19,12 @@ from lookups.answers import (
     Window,
     WrongSubjectError,
     hexes,
-    listed,
     rows_as,
 )
 from lookups.meetings import NEVER, Met, contacts, first_of_each, meeting, nobody, together
 from lookups.presence import Numbers, Persons, Spans, changes
-from lookups.reading import Reader
-from schemas.times import MS_PER_MINUTE, day_name, minute_of
+from lookups.reading import Reader, dates
+from schemas.times import MS_PER_MINUTE, minute_of
 
 DEGREES: Final = 3
 _CASE: Final = """
@@ -108,15 +107,13 @@ class GroupLookups(Reader):
 
     def _links(self, degree: int, codes: Sequence[str], met: Met, degree_of: Mapping[int, int]) -> list[Link]:
         met = met.take(np.array([degree_of[who] == degree for who in met.person.tolist()], np.bool_))
-        register = self._places([codes[at] for at in np.unique(met.venue).tolist()])
-        days, day = np.unique(met.day, return_inverse=True)
         return rows_as(
             Link,
             [degree] * len(met),
             hexes(met.source),
             hexes(met.person),
-            listed([register.get(code) for code in codes], met.venue),
-            listed([day_name(when) for when in days.tolist()], day),
+            self._places_at(codes, met.venue),
+            dates(met.day),
             met.minutes.tolist(),
             (met.first * MS_PER_MINUTE).tolist(),
             (met.last * MS_PER_MINUTE).tolist(),
@@ -204,10 +201,9 @@ class GroupLookups(Reader):
             return []
         place, at, who, since, until = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = np.lexsort((at, who, since, place))
-        register = self._places([codes[each] for each in np.unique(at).tolist()])
         met = rows_as(
             Presence,
-            listed([register.get(code) for code in codes], at[order]),
+            self._places_at(codes, at[order]),
             hexes(who[order]),
             (since[order] * MS_PER_MINUTE).tolist(),
             (until[order] * MS_PER_MINUTE).tolist(),

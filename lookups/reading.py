@@ -13,9 +13,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lookups.answers import Place, Window
+from lookups.answers import Place, Window, listed
 from lookups.asking import Asker, incomplete
 from lookups.presence import MARGIN_HOURS, Numbers, Persons, Rows, Spans, live_marks, presences, rows_of
+from schemas.times import day_name
 
 # Columns that are gathered side by side have to be whole: of a sparse one (in a part where nearly all values
 # are zero, as with `voids`) the values that are not zero come first, so a void would cancel somebody else's
@@ -80,6 +81,11 @@ class Reader(Asker):
                 raise incomplete(sorted(missing)[:5])
         return known
 
+    def _places_at(self, codes: Sequence[str], venues: Numbers) -> list[Place]:
+        """The register's venue of each row; `venues`: numbers in `codes`. Raises IncompleteArchiveError."""
+        places = self._places([codes[at] for at in np.unique(venues).tolist()])
+        return listed([places.get(code) for code in codes], venues)
+
     def _marks_of(self, persons: Persons, since: int, until: int) -> tuple[list[str], Rows]:
         """Codes of venues, in order, and what these persons' presences in [since, until) depend on."""
         first, last = hours_around(since, until)
@@ -141,6 +147,12 @@ class Reader(Asker):
 
     def _one(self, sql: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
         return next(self._rows(sql, parameters))
+
+
+def dates(days: Numbers) -> list[str]:
+    """The name of each local day."""
+    distinct, at = np.unique(days, return_inverse=True)
+    return listed([day_name(day) for day in distinct.tolist()], at)
 
 
 def hours_around(since: int, until: int) -> tuple[int, int]:
