@@ -79,8 +79,8 @@ chaos: setup
 		$(if $(SCANS),--scans $(SCANS)) $(if $(OUT),--out $(OUT))
 
 lock:
-	uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
-	uv pip compile -q --group bench --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-bench.lock
+	uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o requirements.lock
+	uv pip compile -q --group bench --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o requirements-bench.lock
 
 schemas: .venv/.installed
 	@$(BIN)/truyvet schemas export docs/schemas
