@@ -18,6 +18,7 @@ from faust.worker import Worker
 from mode.supervisors import CrashingSupervisor
 
 from schemas.settings import Settings
+from stream_processors.balance import BalancedAssignor
 from stream_processors.chunks import ChunkApp, Fetching
 from stream_processors.metrics import Metrics
 
@@ -91,6 +92,7 @@ def _new_app(settings: Settings, role: Role, worker: int) -> ChunkApp:
         stream_wait_empty=False,
         stream_buffer_maxsize=32,
         agent_supervisor=CrashingSupervisor,
+        PartitionAssignor=BalancedAssignor,
         consumer_auto_offset_reset="earliest",
         # a restarted worker takes its old place at once instead of waiting for the session to end
         consumer_group_instance_id=f"{group}-{worker}",

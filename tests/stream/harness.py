@@ -212,8 +212,11 @@ class Installation:
             for role in dead:
                 self.deaths.append(role)
                 self.start(role)
-            assert time.monotonic() < deadline, what
+            assert time.monotonic() < deadline, f"{what}: not within {seconds} s\n{self.tails()}"
             time.sleep(0.1)
+
+    def tails(self) -> str:
+        return "\n".join(f"== {role}\n{self.tail(role)}" for role in self.running)
 
     def tail(self, role: str) -> str:
         return (self.logs / f"{role.replace(':', '')}.log").read_text(errors="replace")[-3000:]
