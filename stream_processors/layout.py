@@ -1,9 +1,9 @@
 """Names, encodings and expiry of what Redis holds. Pure.
 
 `{shard}` in a key is a Redis Cluster hash tag: many buckets share a slot, so that one call can serve a
-whole chunk of scans. A mark is 5 bytes: kind and minute in the hour in one, then a 4-byte tag of the scan
-that made it. A case record is 8 digits of version, 12 of its expiry in seconds, then JSON, so that scripts
-compare versions as text.
+whole chunk of scans. A mark in a bucket is an entry of 13 bytes: person (8), kind and minute in the hour in
+one, a 4-byte tag of the scan that made it. A case record is 8 digits of version, 12 of its expiry in
+seconds, then JSON, so that scripts compare versions as text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ from stream_processors.matching import Standing, Warned
 from stream_processors.presence import IN, OUT, VOID, Mark
 
 KINDS: Final = {"in": IN, "out": OUT, "void": VOID}
-MARK_SIZE: Final = 5
+ENTRY_SIZE: Final = 13
+# A bucket is so many fields at most, groups of persons by the last bits of theirs. A field a person costs 7
+# bytes more for each, and a look and a write; and beyond 512 of them, as a hash table, 60. Lua has the same
+# number.
+GROUPS: Final = 32
 _DAY_SECONDS: Final = 86_400
 # Marks outlive the retention by this, so that a scan accepted on its last day still meets its neighbours.
 _GRACE_DAYS: Final = 5
@@ -32,8 +36,9 @@ _DIGIT: Final = {character: value for value, character in enumerate(ALPHABET, 1)
 # A shard's index of a day is cut by person into so many lists: of a chunk of 2,000 scans some eight go to a
 # list of 16 shards in one call, and a case reads one list for each day (16 bytes a mark).
 INDEX_LISTS: Final = 16
-# Written into the store; another one there has to be rebuilt. 2: the index is lists of a day.
-LAYOUT_VERSION: Final = "2"
+# Written into the store; another one there has to be rebuilt. 2: the index is lists of a day. 3: a bucket is
+# groups of persons.
+LAYOUT_VERSION: Final = "3"
 
 
 def mark_byte(kind: int, minute: int) -> int:
@@ -46,10 +51,13 @@ def tag(scan_id: str) -> bytes:
     return zlib.crc32(scan_id.encode()).to_bytes(4, "big")
 
 
-def marks_of(hour: int, value: bytes) -> list[Mark]:
-    """The marks that a person's field of a venue-hour bucket holds."""
-    base = hour * 60
-    return [(base + (byte & 63), byte >> 6) for byte in value[::MARK_SIZE]]
+def marks_of(hour: int, entries: bytes) -> list[tuple[str, Mark]]:
+    """(person, mark) of a venue-hour bucket's entries."""
+    base, persons = hour * 60, entries.hex()
+    return [
+        (persons[at + at : at + at + 16], (base + (entries[at + 8] & 63), entries[at + 8] >> 6))
+        for at in range(0, len(entries), ENTRY_SIZE)
+    ]
 
 
 def pack_code(code: str) -> bytes:
@@ -100,7 +108,7 @@ class Layout:
         return f"v:{{{self.shard(venue)}}}:{venue}:"
 
     def bucket(self, venue: str, hour: int) -> str:
-        """HASH: person (8 bytes) → the person's marks of the hour."""
+        """HASH: group of persons (a character) → their marks of the hour, entries of 13 bytes."""
         return f"{self.bucket_prefix(venue)}{hour}"
 
     def index_list(self, shard: int, part: int, day: int) -> str:

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_processors.layout import INDEX_LISTS, Layout, pack_code
+from stream_processors.layout import ENTRY_SIZE, GROUPS, INDEX_LISTS, Layout, pack_code
 
 Bytes = NDArray[np.uint8]
 
@@ -175,23 +175,25 @@ def _crc32(texts: Bytes) -> NDArray[np.uint32]:
 
 
 class Buckets(NamedTuple):
-    """Marks gathered by bucket. `order`: positions of the marks in that order; buckets begin at `starts`;
-    `heads`: key and expiry."""
+    """Marks gathered by bucket, and in it by group of persons. `order`: positions of the marks in that order;
+    buckets begin at `starts`; `heads`: key and expiry."""
 
     order: NDArray[np.int64]
     starts: list[int]
     counts: list[int]
     heads: list[bytes]
-    venues: NDArray[np.int64]  # of each mark, as it was given: the number of its venue
+    persons: Bytes  # of each mark, as it was given
+    venues: NDArray[np.int64]  # likewise: the number of its venue
     codes: Bytes  # of each venue, packed
 
 
 def gather(layout: Layout, marks: Marks) -> Buckets:
-    """The marks of each venue and hour together."""
+    """The marks of each venue and hour together, and of these those of a group of persons."""
+    persons = np.frombuffer(bytes.fromhex("".join(marks.persons)), np.uint8).reshape(-1, 8)
     number = dict(zip(dict.fromkeys(marks.venues), count()))
     venues = np.fromiter(map(number.__getitem__, marks.venues), np.int64, len(marks))
     ids = venues << 32 | marks.hours
-    order = np.argsort(ids, kind="stable")
+    order = np.argsort(ids * GROUPS + persons[:, 7] % GROUPS, kind="stable")
     ids = ids[order]
     starts = np.flatnonzero(np.diff(ids, prepend=-1))
     codes = list(number)
@@ -200,20 +202,18 @@ def gather(layout: Layout, marks: Marks) -> Buckets:
     heads = _heads(layout, list(at_venues), (firsts & 0xFFFFFFFF).tolist())
     counts = np.diff(starts, append=len(ids)).tolist()
     packed = np.frombuffer(b"".join(map(_packed, codes)), np.uint8).reshape(-1, 7)
-    return Buckets(order, starts.tolist(), counts, heads, venues, packed)
+    return Buckets(order, starts.tolist(), counts, heads, persons, venues, packed)
 
 
-def _mark_rows(marks: Marks, order: NDArray[np.int64]) -> bytes:
-    """Field and value of each mark in msgpack, 15 bytes, in this order."""
+def _entries(marks: Marks, buckets: Buckets) -> bytes:
+    """The marks as a bucket holds them, 13 bytes each, in the order of the buckets."""
     size = len(marks)
-    rows = np.empty((size, 15), np.uint8)
-    rows[:, 0] = 0xA8
-    rows[:, 1:9] = np.frombuffer(bytes.fromhex("".join(marks.persons)), np.uint8).reshape(size, 8)
-    rows[:, 9] = 0xA5
-    rows[:, 10] = marks.kinds << 6 | marks.minutes
+    rows = np.empty((size, ENTRY_SIZE), np.uint8)
+    rows[:, :8] = buckets.persons
+    rows[:, 8] = marks.kinds << 6 | marks.minutes
     tags = np.fromiter(map(zlib.crc32, map(str.encode, marks.scan_ids)), np.uint32, size)
-    rows[:, 11:] = tags.astype(">u4").view(np.uint8).reshape(size, 4)
-    return rows[order].tobytes()
+    rows[:, 9:] = tags.astype(">u4").view(np.uint8).reshape(size, 4)
+    return rows[buckets.order].tobytes()
 
 
 def _flag_keys(layout: Layout, venues: Sequence[str]) -> bytes:
@@ -233,13 +233,12 @@ def marks_calls(
     layout: Layout, marks: Marks, buckets: Buckets, flag_venues: Sequence[str]
 ) -> list[MarksCall]:
     """add_marks for these marks and venues: for every shard where calls are split, else one."""
-    body = _mark_rows(marks, buckets.order)
+    body, size = _entries(marks, buckets), ENTRY_SIZE
     rows: list[bytes] = []
     for start, many, head in zip(buckets.starts, buckets.counts, buckets.heads, strict=True):
-        rows += (head, b"\xcd", many.to_bytes(2, "big"), body[15 * start : 15 * (start + many)])
+        rows += (head, _long_text(body[size * start : size * (start + many)]))
     if not layout.split:
-        head = b"\x92" + _array(3 * len(buckets.starts) + 2 * len(marks))
-        request = b"".join((head, *rows, _flag_keys(layout, flag_venues)))
+        request = b"".join((b"\x92", _array(3 * len(buckets.starts)), *rows, _flag_keys(layout, flag_venues)))
         return [MarksCall(0, request, buckets.order, flag_venues)]
     at = layout.by_shard(marks.venues[first] for first in buckets.order[buckets.starts].tolist())
     watched = layout.by_shard(flag_venues)
@@ -249,9 +248,8 @@ def marks_calls(
         spans = [(buckets.starts[bucket], buckets.counts[bucket]) for bucket in mine]
         orders = [buckets.order[:0], *(buckets.order[start : start + many] for start, many in spans)]
         venues = [flag_venues[place] for place in watched.get(shard, ())]
-        head = b"\x92" + _array(3 * len(mine) + 2 * sum(many for _, many in spans))
-        parts = chain.from_iterable(rows[4 * bucket : 4 * bucket + 4] for bucket in mine)
-        request = b"".join((head, *parts, _flag_keys(layout, venues)))
+        parts = chain.from_iterable(rows[2 * bucket : 2 * bucket + 2] for bucket in mine)
+        request = b"".join((b"\x92", _array(3 * len(mine)), *parts, _flag_keys(layout, venues)))
         calls.append(MarksCall(shard, request, np.concatenate(orders), venues))
     return calls
 
@@ -264,26 +262,27 @@ class IndexCall(NamedTuple):
 
 
 def index_calls(
-    layout: Layout, marks: Marks, venues: NDArray[np.int64], codes: Bytes, again: NDArray[np.bool_]
+    layout: Layout, marks: Marks, buckets: Buckets, taken: NDArray[np.bool_], again: NDArray[np.bool_]
 ) -> list[IndexCall]:
     """add_index for these marks: for every shard of the persons where calls are split, else one.
 
-    `venues`: of each mark the number of its venue in `codes` (gather); `again`: which marks were there
-    already, by the same scan.
+    `buckets`: of these marks (gather); `taken`: which marks get an entry, one at least; `again`: which of
+    all were there already, by the same scan.
     """
-    size = len(marks)
+    persons, hours = buckets.persons[taken], marks.hours[taken]
+    size = len(persons)
     shards_of = np.uint32(layout.shards)
-    crc = _crc32(np.frombuffer("".join(marks.persons).encode(), np.uint8).reshape(size, 16))
+    crc = _crc32(np.frombuffer(persons.tobytes().hex().encode(), np.uint8).reshape(size, 16))
     shards, lists = (crc % shards_of).astype(np.int64), crc // shards_of % np.uint32(INDEX_LISTS)
-    days = marks.hours // 24
+    days = hours // 24
     # a day has fewer than 24 bits until the year 47,900
-    ids = (shards * INDEX_LISTS + lists) << 25 | days << 1 | again
+    ids = (shards * INDEX_LISTS + lists) << 25 | days << 1 | again[taken]
     order = np.argsort(ids, kind="stable")
     ids = ids[order]
     rows = np.empty((size, 16), np.uint8)
-    rows[:, :8] = np.frombuffer(bytes.fromhex("".join(marks.persons)), np.uint8).reshape(size, 8)
-    rows[:, 8] = marks.hours % 24
-    rows[:, 9:] = codes[venues]
+    rows[:, :8] = persons
+    rows[:, 8] = hours % 24
+    rows[:, 9:] = buckets.codes[buckets.venues[taken]]
     rows = rows[order]
     body, people = rows.tobytes(), rows[:, :8].tobytes()
     starts = np.flatnonzero(np.diff(ids, prepend=-1))

@@ -23,7 +23,13 @@ _CALLS_A_TRIP: Final = 16  # a reply is not read before the last one of its trip
 
 
 # The scripts that begin with a part of their own that they share.
-_SHARED: Final = {"set_person_case": "_index", "erase_index": "_index"}
+_SHARED: Final = {
+    "set_person_case": "_index",
+    "erase_index": "_index",
+    "add_marks": "_marks",
+    "read_marks": "_marks",
+    "erase_marks": "_marks",
+}
 
 
 def source(name: str) -> str:

@@ -148,9 +148,7 @@ class Store:
             taken = again | (told == ord(NEW))
             if not taken.any():
                 continue
-            indexing = index_calls(
-                layout, part.where(taken), buckets.venues[taken], buckets.codes, again[taken]
-            )
+            indexing = index_calls(layout, part, buckets, taken, again)
             indexed = await self._scripts.run_all(
                 [("add_index", [layout.state(call.shard)], [call.request]) for call in indexing]
             )
@@ -304,7 +302,7 @@ class Store:
         self, venue: str, stretches: Sequence[range], persons: Sequence[str] | None, most: int
     ) -> tuple[dict[str, list[Mark]], int]:
         """The marks in stretches of hours that do not meet, in their order, and how many stretches were read:
-        none is begun once `most` fields were found, or asked for by name."""
+        none is begun once `most` marks were found, or persons asked for by name."""
         asked = [hours for hours in stretches if hours]
         if not asked or (persons is not None and not persons):
             return {}, len(stretches)
@@ -323,9 +321,9 @@ class Store:
             async with self._whole:
                 ((read, reply),) = await self._scripts.run_all([call])
         found: dict[str, list[Mark]] = {}
-        for hour, pairs in reply:
-            for field, value in zip(pairs[::2], pairs[1::2], strict=True):
-                found.setdefault(field.hex(), []).extend(marks_of(hour, value))
+        for hour, entries in zip(reply[::2], reply[1::2], strict=True):
+            for person, mark in marks_of(hour, entries):
+                found.setdefault(person, []).append(mark)
         done = len(stretches) if read == len(asked) else stretches.index(asked[read])
         return found, done
 

@@ -179,9 +179,9 @@ def redis(
         "save": "",
         "maxmemory": maxmemory,
         "maxmemory-policy": "noeviction",  # an evicted bucket would be a missed exposure
-        # a bucket stays a listpack: 21.6 bytes a mark, where a hash table costs 75
+        # a bucket of up to some 2,500 marks stays a listpack: a value is a group of its persons
         "hash-max-listpack-entries": 512,
-        "hash-max-listpack-value": 256,
+        "hash-max-listpack-value": 1024,
     }
     ports = {port: "TRUYVET_REDIS_PORT"}
     if bus_port is not None:

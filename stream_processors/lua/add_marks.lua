@@ -1,46 +1,97 @@
 -- Venue step of a scan: add marks to venue-hour buckets, read the flags of the venues.
--- ARGV[1], msgpack: { marks, flag_keys }
---   marks, flat (a table a bucket costs more than what is done with it): key, expire_at, count, then count
---   times field, mark; mark = mark byte + 4-byte tag
+-- ARGV[1], msgpack: { buckets, flag_keys }
+--   buckets, flat (a table a bucket costs more than what is done with it): key, expire_at, entries (13 bytes each,
+--   those of a group one behind the other)
 -- Returns { verdicts, flags }: verdicts one byte a mark in the order given ("n" new, "r" redelivery of
 -- the scan that made the mark, "d" duplicate by another scan, "e" of a person who was erased up to that hour, not
 -- added); flags { index of flag_keys, HGETALL } each.
 local request = cmsgpack.unpack(ARGV[1])
-local marks, flag_keys = request[1], request[2]
-local call, byte = redis.call, string.byte
-local verdicts, count, at = {}, 0, 1
+local buckets, flag_keys = request[1], request[2]
+local call, sub, byte, char = redis.call, string.sub, string.byte, string.char
+local verdicts, count = {}, 0
 local any_erased = call('EXISTS', erased) == 1 -- hardly ever: nothing more is asked otherwise
-while marks[at] do
-    local key, last, added = marks[at], at + 2 + 2 * marks[at + 2], 0
-    local hour = any_erased and tonumber(string.match(key, '%d+$'))
-    for i = at + 3, last, 2 do
-        local field, mark, verdict = marks[i], marks[i + 1], 'n'
-        local limit = any_erased and call('HGET', erased, 'm' .. field)
-        if limit and hour <= tonumber(string.sub(limit, 1, 12)) then
-            verdict = 'e'
-        -- nearly always a person's first mark of the hour
-        elseif call('HSETNX', key, field, mark) == 1 then
-            added = added + 1
-        else
-            local stored, kind_and_minute = call('HGET', key, field), byte(mark)
-            for from = 1, #stored, 5 do
-                if byte(stored, from) == kind_and_minute then
-                    verdict = string.sub(stored, from, from + 4) == mark and 'r' or 'd'
-                    break
-                end
-            end
-            if verdict == 'n' then
-                call('HSET', key, field, stored .. mark)
+
+local function is_erased(person, hour)
+    local limit = call('HGET', erased, 'm' .. person)
+    return limit and hour <= tonumber(sub(limit, 1, 12))
+end
+
+-- of an entry and its group: the verdict, and the group with it
+local function verdict_of(value, entry)
+    local there = entry_at(value, sub(entry, 1, 9), 1)
+    if there then
+        return sub(value, there, there + 12) == entry and 'r' or 'd', value
+    end
+    return 'n', value .. entry
+end
+
+-- by the hour that the key speaks of, never by write time, and once: the hour does not change
+local function expire_new(key, fields, expire_at)
+    if call('HLEN', key) == fields then
+        call('EXPIREAT', key, expire_at)
+    end
+end
+
+-- a bucket that gets one mark: nearly always the first of its group, where venues are many
+local function add_one(key, expire_at, entry)
+    local name = group_of(entry, 1)
+    if call('HSETNX', key, name, entry) == 1 then
+        expire_new(key, 1, expire_at)
+        return 'n'
+    end
+    local verdict, value = verdict_of(call('HGET', key, name), entry)
+    if verdict == 'n' then
+        call('HSET', key, name, value)
+    end
+    return verdict
+end
+
+for bucket = 1, #buckets, 3 do
+    local key, expire_at, entries = buckets[bucket], buckets[bucket + 1], buckets[bucket + 2]
+    if #entries == 13 and not any_erased then
+        count = count + 1
+        verdicts[count] = add_one(key, expire_at, entries)
+    else
+        local hour = any_erased and tonumber(string.match(key, '%d+$'))
+        local names, group = {}, nil
+        for at = 8, #entries, 13 do
+            local its = byte(entries, at) % 32
+            if its ~= group then
+                group, names[#names + 1] = its, char(64 + its)
             end
         end
-        count = count + 1
-        verdicts[count] = verdict
+        -- a look and a write for all persons of the bucket, not for each
+        local groups = call('HMGET', key, unpack(names))
+        local grown, place, new, value = {}, 0, true, nil
+        group = nil
+        for at = 1, #entries, 13 do
+            local its, verdict = byte(entries, at + 7) % 32, 'e'
+            if its ~= group then
+                group, place = its, place + 1
+                value = groups[place] or ''
+                new = new and value == ''
+            end
+            if not any_erased or not is_erased(sub(entries, at, at + 7), hour) then
+                verdict, value = verdict_of(value, sub(entries, at, at + 12))
+                if verdict == 'n' then
+                    local last = #grown
+                    if grown[last - 1] == names[place] then
+                        grown[last] = value
+                    else
+                        grown[last + 1], grown[last + 2] = names[place], value
+                    end
+                end
+            end
+            count = count + 1
+            verdicts[count] = verdict
+        end
+        if #grown > 0 then
+            local added = call('HSET', key, unpack(grown))
+            if new then
+                expire_new(key, added, expire_at)
+            end
+        end
     end
-    -- by the hour that the key speaks of, never by write time, and once: the hour does not change
-    if added > 0 and call('HLEN', key) == added then
-        call('EXPIREAT', key, marks[at + 1])
-    end
-    at = last + 1
 end
 local flags = {}
 -- hardly any venue is flagged: one question for a thousand of them

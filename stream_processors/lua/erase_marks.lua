@@ -1,11 +1,21 @@
 -- Take a person out of buckets of one shard. KEYS: the buckets. ARGV[1]: the person (8 bytes).
 -- Returns how many marks there were.
-local count = 0
+local person, count = ARGV[1], 0
+local group = group_of(person, 1)
 for _, key in ipairs(KEYS) do
-    local marks = redis.call('HGET', key, ARGV[1])
-    if marks then
-        count = count + #marks / 5
-        redis.call('HDEL', key, ARGV[1])
+    local entries = redis.call('HGET', key, group)
+    local there = entries and entry_at(entries, person, 1)
+    if there then
+        while there do
+            entries = string.sub(entries, 1, there - 1) .. string.sub(entries, there + 13)
+            count = count + 1
+            there = entry_at(entries, person, there)
+        end
+        if entries == '' then
+            redis.call('HDEL', key, group)
+        else
+            redis.call('HSET', key, group, entries)
+        end
     end
 end
 return count

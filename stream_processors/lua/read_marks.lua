@@ -1,34 +1,42 @@
 -- Marks at a venue. KEYS[1]: one of the buckets (all share its slot).
--- ARGV[1], msgpack: { bucket_prefix, fields, most, first hour, last hour, first hour, last hour, ... }
---   no fields: everybody. Stretches of hours are read in their order, none is begun once `most` fields were found,
---   or asked for where they are named.
--- Returns { stretches that were read, { hour, { field, marks, ... } } of the hours that have any }.
+-- ARGV[1], msgpack: { bucket_prefix, persons, most, first hour, last hour, first hour, last hour, ... }
+--   no persons: everybody. Stretches of hours are read in their order, none is begun once `most` entries were found,
+--   or persons asked for where they are named.
+-- Returns { stretches that were read, { hour, entries (13 bytes each), ... } of the hours that have any }.
 local request = cmsgpack.unpack(ARGV[1])
-local prefix, fields, most = request[1], request[2], request[3]
+local prefix, persons, most = request[1], request[2], request[3]
+local sub = string.sub
+local places, names = {}, {} -- group → its place among the names of those asked for
+for _, person in ipairs(persons) do
+    local group = group_of(person, 1)
+    if not places[group] then
+        names[#names + 1] = group
+        places[group] = #names
+    end
+end
 local found, count, at = {}, 0, 4
 while request[at] and count < most do
     for hour = request[at], request[at + 1] do
         local key = prefix .. string.format('%d', hour)
-        local pairs_of_hour
-        if #fields == 0 then
-            pairs_of_hour = redis.call('HGETALL', key)
+        local entries
+        if #persons == 0 then
+            entries = table.concat(redis.call('HVALS', key))
         else
-            pairs_of_hour = {}
-            for first = 1, #fields, 1000 do
-                local part = { unpack(fields, first, math.min(first + 999, #fields)) }
-                local values = redis.call('HMGET', key, unpack(part))
-                for i, field in ipairs(part) do
-                    if values[i] then
-                        pairs_of_hour[#pairs_of_hour + 1] = field
-                        pairs_of_hour[#pairs_of_hour + 1] = values[i]
-                    end
+            local groups, theirs = redis.call('HMGET', key, unpack(names)), {}
+            for _, person in ipairs(persons) do
+                local group = groups[places[group_of(person, 1)]]
+                local there = group and entry_at(group, person, 1)
+                while there do
+                    theirs[#theirs + 1] = sub(group, there, there + 12)
+                    there = entry_at(group, person, there + 13)
                 end
             end
+            entries = table.concat(theirs)
         end
-        if #pairs_of_hour > 0 then
-            found[#found + 1] = { hour, pairs_of_hour }
+        if entries ~= '' then
+            found[#found + 1], found[#found + 2] = hour, entries
         end
-        count = count + math.max(#fields, #pairs_of_hour / 2)
+        count = count + math.max(#persons, #entries / 13)
     end
     at = at + 2
 end

@@ -131,7 +131,7 @@ def _entry(message: Any) -> Entry:
 
 
 def _buckets(url: str) -> set[Mark]:
-    """`v:{shard}:venue:hour`: person (8 bytes) → 5 bytes a mark: kind and minute in one, then a tag."""
+    """`v:{shard}:venue:hour`: groups of 13 bytes a mark: person (8), kind and minute in one, then a tag."""
     found: set[Mark] = set()
     with redis.Redis.from_url(url) as client:
         keys = list(client.scan_iter("v:*", count=5000))
@@ -142,10 +142,10 @@ def _buckets(url: str) -> set[Mark]:
                 pipeline.hgetall(key)
             for key, fields in zip(part, pipeline.execute(), strict=True):
                 _, _, venue, hour = key.decode().split(":")
-                for person, marks in fields.items():
-                    for at in range(0, len(marks), 5):
-                        kind, minute = divmod(marks[at], 64)
-                        found.add(Mark(person.hex(), venue, int(hour) * 60 + minute, kind))
+                entries = b"".join(fields.values())
+                for at in range(0, len(entries), 13):
+                    kind, minute = divmod(entries[at + 8], 64)
+                    found.add(Mark(entries[at : at + 8].hex(), venue, int(hour) * 60 + minute, kind))
     return found
 
 

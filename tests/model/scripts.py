@@ -48,9 +48,15 @@ State = tuple[int, ...]  # an interned part for each family
 EMPTY: Final[State] = (0,) * len(FAMILIES)
 
 
-def _in_order(entries: bytes) -> bytes:
-    """Entries of an index: in whichever order, however often one is there, they say the same."""
-    return b"".join(sorted({entries[at : at + 16] for at in range(0, len(entries), 16)}))
+_ENTRY: Final = {"p": 16, "v": 13}  # bytes
+
+
+def _in_order(family: str, entries: bytes) -> bytes:
+    """Entries of an index or a bucket: in whichever order, however often one is there, they say the same."""
+    size = _ENTRY.get(family)
+    if size is None:
+        return entries
+    return b"".join(sorted({entries[at : at + size] for at in range(0, len(entries), size)}))
 
 
 def frozen(reply: Any) -> Any:
@@ -116,7 +122,7 @@ class Scripts:
         for raw, fields in dump:
             key = raw.decode()
             for field, value in zip(fields[::2], fields[1::2], strict=True):
-                after[key[0]].add((key, field, _in_order(value) if key[0] == "p" else value))
+                after[key[0]].add((key, field, _in_order(key[0], value)))
         return frozen(reply), tuple(self._intern(frozenset(after[family])) for family in families)
 
     def at_rest(self, state: State) -> State:

@@ -43,7 +43,7 @@ def test_redis_keeps_what_the_design_needs(settings: Settings) -> None:
     assert config["appendonly"] == "yes"
     assert config["maxmemory-policy"] == "noeviction"
     assert config["hash-max-listpack-entries"] == "512"
-    assert config["hash-max-listpack-value"] == "256"
+    assert config["hash-max-listpack-value"] == "1024"
     assert config["bind"] == "127.0.0.1"
 
 

@@ -65,6 +65,9 @@ def contents(url: str) -> dict[str, Any]:
                 held[key.decode()] = sorted(text[at : at + 16] for at in range(0, len(text), 16))
             elif family == b"w:":
                 held[key.decode()] = client.zrange(key, 0, -1, withscores=True)
+            elif family == b"v:":
+                text = b"".join(client.hvals(key))
+                held[key.decode()] = sorted(text[at : at + 13] for at in range(0, len(text), 13))
             elif family not in (b"s:", b"x:"):
                 held[key.decode()] = client.hgetall(key)
     return held

@@ -30,8 +30,10 @@ def buckets(url: str) -> dict[tuple[str, str, int], bytes]:
     with store_client(url, 5.0) as client:
         for key in client.scan_iter("v:*", count=1000):
             _, _, venue, hour = key.decode().split(":")
-            for field, marks in client.hgetall(key).items():
-                found[venue, field.hex(), int(hour)] = bytes(sorted(marks[::5]))
+            entries = b"".join(client.hvals(key))
+            for at in range(0, len(entries), 13):
+                whose = venue, entries[at : at + 8].hex(), int(hour)
+                found[whose] = bytes(sorted(found.get(whose, b"") + entries[at + 8 : at + 9]))
     return found
 
 

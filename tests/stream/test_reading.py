@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from schemas.codes import CODE_PATTERN
 from schemas.events import SCAN
 from schemas.json_text import constant_problem
-from stream_processors.layout import Layout, mark_byte, read_code, tag
+from stream_processors.layout import GROUPS, Layout, mark_byte, read_code, tag
 from stream_processors.reading import (
     NotReadError,
     Row,
@@ -200,20 +200,18 @@ def test_the_scripts_are_asked_for_every_mark_once(
     for shard, request, order, venues in marks_calls(layout, marks, buckets, flagged):
         flat, flags = msgpack.unpackb(request, raw=True)
         assert flags == [layout.flags(venue).encode() for venue in venues]
-        found, at = [], 0
-        while at < len(flat):
-            key, expiry, count = flat[at : at + 3]
-            found += [
-                (key, expiry, *flat[place : place + 2]) for place in range(at + 3, at + 3 + 2 * count, 2)
-            ]
-            at += 3 + 2 * count
+        found = []
+        for key, expiry, entries in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
+            found += [(key, expiry, entries[start : start + 13]) for start in range(0, len(entries), 13)]
+            groups = [entries[start + 7] % GROUPS for start in range(0, len(entries), 13)]
+            assert groups == sorted(groups)
+        assert len(set(flat[::3])) * 3 == len(flat)
         mine = [some[place] for place in order]
         assert found == [
             (
                 layout.bucket(row.venue, row.hour).encode(),
                 b"%d" % layout.bucket_expiry(row.hour),
-                bytes.fromhex(row.person),
-                bytes((mark_byte(row.kind, row.minute),)) + tag(row.scan_id),
+                bytes.fromhex(row.person) + bytes((mark_byte(row.kind, row.minute),)) + tag(row.scan_id),
             )
             for row in mine
         ]
@@ -226,9 +224,10 @@ def test_the_scripts_are_asked_for_every_mark_once(
     assert sorted(asked) == sorted(flagged)
     assert len(buckets.counts) == len({(row.venue, row.hour) for row in some})
 
-    again = np.array(data.draw(st.lists(st.booleans(), min_size=len(some), max_size=len(some))))
-    entries, people = [], []
-    for call in index_calls(layout, marks, buckets.venues, buckets.codes, again):
+    chosen = st.lists(st.booleans(), min_size=len(some), max_size=len(some)).map(np.array)
+    again, taken = data.draw(chosen), data.draw(chosen.filter(np.any))
+    indexed, people = [], []
+    for call in index_calls(layout, marks, buckets, taken, again):
         lists, persons = msgpack.unpackb(call.request, raw=True)
         keys = lists[::4]
         assert len(set(keys)) == len(keys)
@@ -243,13 +242,12 @@ def test_the_scripts_are_asked_for_every_mark_once(
                         text[start + 9 : start + 16],
                     )
                     assert layout.index(person.hex(), range(day, day + 1)) == [key.decode()]
-                    entries.append((person.hex(), day * 24 + hour, read_code(code), bool(known)))
+                    indexed.append((person.hex(), day * 24 + hour, read_code(code), bool(known)))
         for shard, text in zip(persons[::2], persons[1::2], strict=True):
             known_here = {text[start : start + 8].hex() for start in range(0, len(text), 8)}
             assert {layout.shard(person) for person in known_here} == {int(shard)}
             assert not split or int(shard) == call.shard
             people += sorted(known_here)
-    assert sorted(entries) == sorted(
-        (row.person, row.hour, row.venue, bool(known)) for row, known in zip(some, again, strict=True)
-    )
-    assert sorted(people) == sorted({row.person for row in some})
+    with_entry = [(row, bool(known)) for row, known, its in zip(some, again, taken, strict=True) if its]
+    assert sorted(indexed) == sorted((row.person, row.hour, row.venue, known) for row, known in with_entry)
+    assert sorted(people) == sorted({row.person for row, _ in with_entry})

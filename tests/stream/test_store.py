@@ -1,8 +1,9 @@
-"""The store under much work at once."""
+"""The store: what it says of marks against a plain account of them; under much work at once."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 
@@ -57,3 +58,63 @@ def test_no_more_stretches_are_read_than_there_is_room_for(settings: Settings) -
         (set(), 2),
         (set(), 3),
     ]
+
+
+# Persons of one group and of others, whose bytes can be mistaken for each other's between two entries.
+ALIKE = ["00" * 8, "00" * 7 + "20", "20" * 8, "00" * 7 + "05", "05" + "00" * 7]
+ALIKE += ["0005" * 4, "05" * 8, "40" * 8]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_verdicts_and_marks_are_those_of_a_plain_account(settings: Settings, seed: int) -> None:
+    chance, now, hour = random.Random(seed), now_ms(), now_ms() // HOUR
+    first: dict[tuple[str, str, int, int, int], str] = {}  # mark → the scan that made it
+    venues = ["CDEF", "HJKM"]
+
+    def row() -> MarkRow:
+        scan_id = f"s{chance.randrange(400)}"
+        at = chance.choice(venues), hour - chance.randrange(3)
+        return MarkRow(scan_id, chance.choice(ALIKE), *at, chance.choice([0, 0, 5, 32]), chance.randrange(3))
+
+    def expected(row: MarkRow) -> str:
+        mark = row.person, row.venue, row.hour, row.minute, row.kind
+        if mark not in first:
+            first[mark] = row.scan_id
+            return "n"
+        return "r" if first[mark] == row.scan_id else "d"
+
+    def marks_at(venue: str) -> dict[str, list[tuple[int, int]]]:
+        found: dict[str, list[tuple[int, int]]] = {}
+        for who, where, when, minute, kind in first:
+            if where == venue:
+                found.setdefault(who, []).append((when * 60 + minute, kind))
+        return {who: sorted(marks) for who, marks in found.items()}
+
+    async def read(store: Store, venue: str, persons: list[str] | None) -> dict[str, list[tuple[int, int]]]:
+        found = await store.marks(venue, range(hour - 2, hour + 1), persons)
+        return {who: sorted(marks) for who, marks in found.items()}
+
+    async def work() -> None:
+        store = Store(connect(settings.redis_url), Layout(16, 30), lambda: now, lambda _: None)
+        await store.open({})
+        for _ in range(20):
+            rows = [row() for _ in range(chance.choice([1, 2, 40]))]
+            told = (await store.add_scans(Marks.of(rows), [])).verdicts
+            for each, verdict in zip(rows, told, strict=True):
+                assert verdict == expected(each), (each, rows)
+            for venue in venues:
+                whole = marks_at(venue)
+                assert await read(store, venue, None) == whole
+                some = chance.sample(ALIKE, 3)
+                assert await read(store, venue, some) == {who: whole[who] for who in some if who in whole}
+        gone = chance.choice(ALIKE)
+        places = [(hour - back, venue) for back in range(3) for venue in venues]
+        theirs = [mark for mark in first if mark[0] == gone]
+        assert await store.erase_marks(gone, places) == len(theirs)
+        for mark in theirs:
+            del first[mark]
+        for venue in venues:
+            assert await read(store, venue, None) == marks_at(venue)
+        await store.close()
+
+    asyncio.run(work())

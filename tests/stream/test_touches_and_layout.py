@@ -96,15 +96,19 @@ def test_a_crowd_is_cut_into_records_that_kafka_takes() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 59), st.integers(0, 2)), unique=True, max_size=20),
+    st.lists(st.tuples(st.integers(0, 59), st.integers(0, 2), st.integers(0, 2**64 - 1)), max_size=20),
     st.integers(0, 2**31),
     st.text("CDEFHJKMPRTVWXY2345689", min_size=4, max_size=12),
 )
 def test_marks_and_index_entries_are_read_as_written(
-    marks: list[tuple[int, int]], hour: int, venue: str
+    marks: list[tuple[int, int, int]], hour: int, venue: str
 ) -> None:
-    value = b"".join(bytes((mark_byte(kind, minute),)) + tag("x") for minute, kind in marks)
-    assert marks_of(hour, value) == [(hour * 60 + minute, kind) for minute, kind in marks]
+    entries = b"".join(
+        who.to_bytes(8, "big") + bytes((mark_byte(kind, minute),)) + tag("x") for minute, kind, who in marks
+    )
+    assert marks_of(hour, entries) == [
+        (f"{who:016x}", (hour * 60 + minute, kind)) for minute, kind, who in marks
+    ]
     tail = index_tail(hour, venue)
     assert len(tail) == 8
     assert (tail[0], read_code(tail[1:])) == (hour % 24, venue)
