@@ -39,12 +39,14 @@ visits = st.builds(
 )
 
 
-def compared(value: bytes) -> bool:
-    """Whether it was read; what was read is what the schema says."""
-    found = marks_of(value, LAST)
+def compared(*values: bytes) -> bool:
+    """Whether they were read; what was read is what the schema says."""
+    found = marks_of(values, LAST)
     if found is None:
         return False
-    said = VISITS.validate_json(value)
+    each = [VISITS.validate_json(value) for value in values]
+    assert found.counts == [len(visits) for visits in each]
+    said = [visit for visits in each for visit in visits]
     assert all(visit["hour"] <= LAST for visit in said)
     rows = list(zip(*found.columns, strict=True))
     assert rows == [
@@ -75,9 +77,27 @@ def test_a_record_that_is_damaged_anywhere_is_not_read_as_another(at: int, cut: 
     try:
         VISITS.validate_json(value)
     except ValidationError:
-        assert marks_of(value, LAST) is None
+        assert marks_of([value], LAST) is None
+        assert marks_of([whole, value, whole], LAST) is None
     else:
         compared(value)
+        compared(whole, value, whole)
+
+
+@given(st.lists(st.lists(visits, max_size=2), min_size=1, max_size=3), st.data())
+def test_records_are_read_together_and_never_across_their_bounds(
+    some: list[list[dict[str, Any]]], data: st.DataObject
+) -> None:
+    try:
+        values = [orjson.dumps(each) for each in some]
+    except TypeError:
+        return
+    together = compared(*values)
+    assert together == all(map(compared, values))
+    text = b"".join(values)
+    cut = data.draw(st.integers(1, len(text) - 1))
+    if together and text[:cut] not in {b"".join(values[:number]) for number in range(len(values))}:
+        assert marks_of([text[:cut], text[cut:]], LAST) is None
 
 
 def test_every_field_that_is_good_is_read_at_its_bounds() -> None:
