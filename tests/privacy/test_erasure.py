@@ -21,6 +21,7 @@ from deploy.rebuild import declare_lost, rebuild
 from lookups.audit import read_row
 from schemas import topics
 from schemas.settings import Settings
+from schemas.times import day_start, local_day
 from stream_processors.erasing import restore
 from stream_processors.layout import Layout
 from stream_processors.requests import MarkRow, Marks
@@ -73,7 +74,8 @@ def settled(running: Installation) -> None:
 
 
 def test_a_person_is_gone_and_stays_gone(running: Installation, settings: Settings, archive: Client) -> None:
-    at = now_ms() - 50 * HOUR
+    # a morning: what is counted by local day must not fall on two
+    at = (day_start(local_day(now_ms() // MINUTE) - 2) + 9 * 60) * MINUTE
     market, school = running.venue(), running.venue()
     running.scan(CASE, market, at)
     mine = [running.scan(GONE, market, at + 5 * MINUTE), running.scan(GONE, school, at + 300 * MINUTE)]
