@@ -50,10 +50,10 @@ def traces_in_redis(settings: Settings, who: str) -> list[str]:
     found = []
     for key in client.scan_iter("[vp]:*"):
         if key.startswith(b"v:"):
-            persons = client.hkeys(key)
+            texts, size = cast(list[bytes], client.hvals(key)), 13
         else:
-            text = b"".join(cast(list[bytes], client.lrange(key, 0, -1)))
-            persons = [text[at : at + 8] for at in range(0, len(text), 16)]
+            texts, size = cast(list[bytes], client.lrange(key, 0, -1)), 16
+        persons = [text[at : at + 8] for text in texts for at in range(0, len(text), size)]
         if bytes.fromhex(who) in persons:
             found.append(key.decode())
     client.close()
