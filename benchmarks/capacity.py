@@ -56,7 +56,7 @@ class Assumptions:
     marks_days: int = 35  # Redis: retention and grace
     kafka_days: int = 7
     archive_days: int = 365
-    redis_bytes: float = 51.0  # a mark, index and what the allocator has free (docs/benchmarks/memory.md)
+    redis_bytes: float = 37.0  # a mark, index and what the allocator has free (docs/benchmarks/memory.md)
     archive_bytes: float = 13.7  # a mark in ClickHouse, both tables (docs/benchmarks/memory.md)
     redis_copies: int = 2  # a replica of each master
     kafka_copies: int = 3
@@ -239,10 +239,12 @@ def populations(costs: Costs, given: Assumptions) -> str:
     return "\n".join(lines)
 
 
-def by_size(costs: Costs, given: Assumptions, bytes_a_mark: Sequence[float] = (20, 51, 100, 200)) -> str:
-    """What most depends on: machines of the largest population by the size of a mark in Redis."""
+def by_size(costs: Costs, given: Assumptions, bytes_a_mark: Sequence[float] = (20, 100, 200)) -> str:
+    """What most depends on: machines of the largest population by the size of a mark in Redis, of the
+    assumed size too."""
     most = max(POPULATIONS.values())
-    rows = {each: need(most, costs, replace(given, redis_bytes=each)) for each in bytes_a_mark}
+    sizes = sorted({given.redis_bytes, *bytes_a_mark})
+    rows = {each: need(most, costs, replace(given, redis_bytes=each)) for each in sizes}
     counts = ", ".join(f"{row.most} at {each:g}" for each, row in rows.items())
     return f"Machines for {most:,} people by bytes a mark in Redis: {counts}."
 

@@ -36,7 +36,7 @@ from stream_processors.store import Store
 
 GOAL: Final = 40.0
 _PREFIXES: Final = {
-    "v": "v: buckets of a venue's hour",
+    "b": "b: buckets of a venue's hour",
     "p": "p: index of persons",
     "c": "c: cases of a person",
     "w": "w: who has cases",

@@ -42,7 +42,7 @@ from schemas.settings import Settings
 from stream_processors.cases import CaseRecord, Cases, CaseTopics, read_case_record
 from stream_processors.erasing import read_erased, restore
 from stream_processors.guard import READY
-from stream_processors.layout import KINDS, Layout
+from stream_processors.layout import FORMER_KEYS, KINDS, Layout
 from stream_processors.matching import Decision, Key, Standing, Warned
 from stream_processors.metrics import Metrics
 from stream_processors.outputs import DurableProducer, PublishError, TransactionalProducer
@@ -60,6 +60,7 @@ log: Final = logging.getLogger("truyvet.rebuild")
 Progress = Callable[[str, int, int], None]
 
 _MARKS_A_CALL: Final = 20_000
+_KEYS_A_LOOK: Final = 10_000
 _HOURS_A_QUESTION: Final = 24  # bounds what the archive groups at once
 _RECORDS_A_CALL: Final = 2_000
 # One rebuild at a time; one that died frees the others after so long. It is renewed at every step.
@@ -174,6 +175,7 @@ class _Rebuild:
             read_erased, self._settings.kafka_address, self._settings.topic(topics.ERASED)
         )
         await restore(self._store, erased, self._clock_ms())
+        await self._drop_former()
         marks = await self._marks()
         cases = await self._cases()
         published = await self._published(cases)
@@ -193,6 +195,15 @@ class _Rebuild:
         for partition in _partitions(settings, topics.TOUCHED):
             owner = TransactionalProducer(settings.kafka_address, transactional_id(settings, partition))
             owner.begin_ownership()
+
+    async def _drop_former(self) -> None:
+        """What an earlier layout left: it would keep persons who are erased, and twice the memory."""
+        for server in await self._servers.all():
+            for pattern in FORMER_KEYS:
+                keys = [key async for key in server.scan_iter(pattern, count=_KEYS_A_LOOK)]
+                for start in range(0, len(keys), _KEYS_A_LOOK):
+                    await self._say("keys of an earlier layout", start, len(keys))
+                    await server.unlink(*keys[start : start + _KEYS_A_LOOK])
 
     # --- marks --------------------------------------------------------------------------------
 

@@ -39,6 +39,9 @@ INDEX_LISTS: Final = 16
 # Written into the store; another one there has to be rebuilt. 2: the index is lists of a day. 3: a bucket is
 # groups of persons.
 LAYOUT_VERSION: Final = "3"
+# Keys of layouts before this one, which no script reads: a rebuild takes them away. A family that is laid out
+# anew gets another letter, else what stands of the old one would be read as new.
+FORMER_KEYS: Final = ("v:*",)
 
 
 def mark_byte(kind: int, minute: int) -> int:
@@ -105,7 +108,7 @@ class Layout:
 
     def bucket_prefix(self, venue: str) -> str:
         """The key of a venue's hour without the hour."""
-        return f"v:{{{self.shard(venue)}}}:{venue}:"
+        return f"b:{{{self.shard(venue)}}}:{venue}:"
 
     def bucket(self, venue: str, hour: int) -> str:
         """HASH: group of persons (a character) → their marks of the hour, entries of 13 bytes."""

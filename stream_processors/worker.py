@@ -92,7 +92,7 @@ def _new_app(settings: Settings, role: Role, worker: int) -> ChunkApp:
         stream_wait_empty=False,
         stream_buffer_maxsize=32,
         agent_supervisor=CrashingSupervisor,
-        PartitionAssignor=BalancedAssignor,
+        PartitionAssignor=BalancedAssignor,  # Faust asks it as long as table_standby_replicas is not 0
         consumer_auto_offset_reset="earliest",
         # a restarted worker takes its old place at once instead of waiting for the session to end
         consumer_group_instance_id=f"{group}-{worker}",

@@ -131,10 +131,10 @@ def _entry(message: Any) -> Entry:
 
 
 def _buckets(url: str) -> set[Mark]:
-    """`v:{shard}:venue:hour`: groups of 13 bytes a mark: person (8), kind and minute in one, then a tag."""
+    """`b:{shard}:venue:hour`: groups of 13 bytes a mark: person (8), kind and minute in one, then a tag."""
     found: set[Mark] = set()
     with redis.Redis.from_url(url) as client:
-        keys = list(client.scan_iter("v:*", count=5000))
+        keys = list(client.scan_iter("b:*", count=5000))
         for start in range(0, len(keys), _KEYS_A_CALL):
             part = keys[start : start + _KEYS_A_CALL]
             pipeline = client.pipeline(transaction=False)

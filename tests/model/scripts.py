@@ -13,16 +13,16 @@ import redis
 
 from stream_processors.scripts import source
 
-FAMILIES: Final = "vpcwkfe"
+FAMILIES: Final = "bpcwkfe"
 # The keys that each script may touch. One that touches another finds it empty, and is found out.
 TOUCHES: Final[Mapping[str, str]] = {
-    "add_marks": "vf",
+    "add_marks": "bf",
     "add_index": "pcw",
     "set_case": "k",
     "set_person_case": "cwp",
     "add_case_venues": "k",
     "set_flag": "fe",
-    "read_marks": "v",
+    "read_marks": "b",
     "write_pending": "e",
     "clear_pending": "e",
 }
@@ -48,7 +48,7 @@ State = tuple[int, ...]  # an interned part for each family
 EMPTY: Final[State] = (0,) * len(FAMILIES)
 
 
-_ENTRY: Final = {"p": 16, "v": 13}  # bytes
+_ENTRY: Final = {"p": 16, "b": 13}  # bytes
 
 
 def _in_order(family: str, entries: bytes) -> bytes:

@@ -28,7 +28,7 @@ def buckets(url: str) -> dict[tuple[str, str, int], bytes]:
     """(venue, person, hour) → the mark bytes that Redis holds, without tags."""
     found: dict[tuple[str, str, int], bytes] = {}
     with store_client(url, 5.0) as client:
-        for key in client.scan_iter("v:*", count=1000):
+        for key in client.scan_iter("b:*", count=1000):
             _, _, venue, hour = key.decode().split(":")
             entries = b"".join(client.hvals(key))
             for at in range(0, len(entries), 13):
@@ -160,6 +160,34 @@ def test_a_restart_loses_nothing_and_an_old_file_is_noticed(settings: Settings, 
             there.wait(lambda: len(there.exposed()) == 98, f"everybody of both hours: {len(there.exposed())}")
             assert held.keys() <= buckets(own.redis_url).keys()
             there.last(topics.EXPOSURES)  # versions never fall
+
+
+def test_what_an_earlier_version_laid_out_goes_away_and_is_rebuilt(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with installed(settings, tmp_path, *ROLES) as there:
+        market, start = there.venue(), now_ms() // HOUR * HOUR - 26 * HOUR
+        crowd(there, market, range(1, 40), start, 45)
+        case = {"person": person(1), "infectious_from": start, "infectious_to": now_ms() + HOUR}
+        there.case(**case)
+        there.settle(ROLES)
+        held, epoch = buckets(settings.redis_url), state(settings)[b"epoch"]
+        there.stop()
+        with redis.Redis.from_url(settings.redis_url) as client:
+            for key in client.keys("b:*"):
+                for number in range(1, 40):  # a field a person, with 5 bytes a mark
+                    client.hset(b"v" + key[1:], bytes.fromhex(person(number)), b"\x05tagg")
+                client.delete(key)
+            client.hset("s:{0}", "layout", "2")
+        there.supervised = True
+        there.start(*ROLES)
+        there.wait(lambda: whole(settings) and state(settings)[b"epoch"] != epoch, "a rebuild", 90)
+        there.case(version=2, min_overlap=20, **case)
+        there.settle(ROLES)
+        assert buckets(settings.redis_url) == held
+        assert {who for _, who, _ in there.exposed()} == {person(number) for number in range(2, 40)}
+        with redis.Redis.from_url(settings.redis_url) as client:
+            assert client.keys("v:*") == []
 
 
 def test_a_full_redis_is_waited_for(settings: Settings, tmp_path: Path) -> None:

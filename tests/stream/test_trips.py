@@ -45,7 +45,7 @@ def called(servers: Servers, count: int, heard: Callable[[bool], None] = lambda 
     async def run() -> list[Any]:
         own = Scripts(servers, heard)
         return await asyncio.gather(
-            *(own.run("read_marks", [f"v:{{0}}:{number}"], []) for number in range(count)),
+            *(own.run("read_marks", [f"b:{{0}}:{number}"], []) for number in range(count)),
             return_exceptions=True,
         )
 
@@ -54,13 +54,13 @@ def called(servers: Servers, count: int, heard: Callable[[bool], None] = lambda 
 
 def test_calls_of_one_moment_leave_together() -> None:
     servers = Recorded()
-    assert called(servers, 40) == [f"v:{{0}}:{number}" for number in range(40)]
+    assert called(servers, 40) == [f"b:{{0}}:{number}" for number in range(40)]
     assert [len(trip) for trip in servers.trips] == [16, 16, 8]
 
 
 def test_an_error_is_the_one_calls_alone() -> None:
     lost, wrong = ResponseError("STORELOST other epoch"), ResponseError("WRONGTYPE")
-    servers = Recorded(lambda key, _: {"v:{0}:1": lost, "v:{0}:2": wrong}.get(key, "fine"))
+    servers = Recorded(lambda key, _: {"b:{0}:1": lost, "b:{0}:2": wrong}.get(key, "fine"))
     first, second, third, fourth = called(servers, 4)
     assert (first, fourth) == ("fine", "fine")
     assert isinstance(second, StoreLostError)
@@ -70,7 +70,7 @@ def test_an_error_is_the_one_calls_alone() -> None:
 def test_only_what_a_full_redis_refused_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scripts, "_FULL_PAUSE_S", 0.0)
     full = OutOfMemoryError("OOM")
-    servers = Recorded(lambda key, trip: full if key == "v:{0}:1" and trip < 3 else trip)
+    servers = Recorded(lambda key, trip: full if key == "b:{0}:1" and trip < 3 else trip)
     heard: list[bool] = []
     assert called(servers, 3, heard.append) == [1, 3, 1]
     assert [len(trip) for trip in servers.trips] == [3, 1, 1]
@@ -79,7 +79,7 @@ def test_only_what_a_full_redis_refused_is_repeated(monkeypatch: pytest.MonkeyPa
 
 def test_scripts_that_were_flushed_are_made_known_again() -> None:
     servers = Recorded(lambda key, trip: NoScriptError("NOSCRIPT") if trip == 1 else key)
-    assert called(servers, 2) == ["v:{0}:0", "v:{0}:1"]
+    assert called(servers, 2) == ["b:{0}:0", "b:{0}:1"]
     assert len(servers.trips) == 2
 
 
@@ -94,9 +94,9 @@ def test_a_broken_trip_is_everybodys_error() -> None:
 def test_whoever_gave_up_does_not_disturb_the_others() -> None:
     async def run() -> Any:
         own = Scripts(Recorded(), lambda full: None)
-        gone, stays = (asyncio.ensure_future(own.run("read_marks", [f"v:{{0}}:{n}"], [])) for n in (0, 1))
+        gone, stays = (asyncio.ensure_future(own.run("read_marks", [f"b:{{0}}:{n}"], [])) for n in (0, 1))
         await asyncio.sleep(0)
         gone.cancel()
         return await stays
 
-    assert asyncio.run(run()) == "v:{0}:1"
+    assert asyncio.run(run()) == "b:{0}:1"
