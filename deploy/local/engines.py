@@ -14,13 +14,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 import psutil
 
@@ -31,6 +32,9 @@ _FIRST_PORT = 20_000  # above every default of ours
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 # Not the generator that a seed sets: two processes with one seed would draw the same ports.
 _DRAW = random.SystemRandom()
+# Two test sessions, or two stacks that start, drew the same port before either listened on it.
+_CLAIMS: Final = Path(tempfile.gettempdir()) / f"truyvet-ports-{os.getuid()}"
+_CLAIMED_S: Final = 120.0  # whoever draws a port listens on it by then
 KAFKA_HOME = Path(__file__).parent / "kafka"
 CLICKHOUSE_MODULE = "deploy.local.clickhouse"
 
@@ -295,31 +299,39 @@ def _first_ephemeral() -> int:
         return 32_768  # Linux' own; macOS begins later
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that are free now, below those of outgoing connections; each call draws others.
-
-    Raises EngineError when so many are not found.
-    """
-    ports: list[int] = []
-    with ExitStack() as held:
-        for port in _DRAW.sample(range(_FIRST_PORT, max(_first_ephemeral(), _FIRST_PORT + 1_000)), 500):
-            if len(ports) == count:
-                break
-            probe = held.enter_context(socket.socket())
-            with suppress(OSError):
-                probe.bind((HOST, port))
-                ports.append(port)
-    if len(ports) < count:
-        raise EngineError("no free ports on loopback: end what listens there")
-    return ports
+def _claim(port: int) -> bool:
+    """Whether nobody drew this port a moment ago, who may not listen on it yet; now it is drawn here."""
+    file = _CLAIMS / str(port)
+    try:
+        _CLAIMS.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            return True
+        if time.time() - file.stat().st_mtime < _CLAIMED_S:
+            return False
+        file.touch()
+    except OSError:  # a folder that cannot be written: then nobody is warned
+        return True
+    return True
 
 
 def free_base(offsets: Sequence[int]) -> int:
-    """A port from which all of these offsets are free now. Raises EngineError when none is found."""
-    for start in free_ports(50):
-        if not any(port_holder(start + offset) for offset in offsets):
-            return start
-    raise EngineError("no stretch of free ports on loopback: end what listens there")
+    """A port of loopback from which all of these offsets are free now, below those of outgoing connections;
+    each call, of whichever process of this user, draws others. Raises EngineError when none is found.
+    """
+    last = max(_first_ephemeral(), _FIRST_PORT + 1_000) - max(offsets)
+    for start in _DRAW.sample(range(_FIRST_PORT, last), 500):
+        with ExitStack() as held, suppress(OSError):
+            for offset in offsets:
+                held.enter_context(socket.socket()).bind((HOST, start + offset))
+            if all(_claim(start + offset) for offset in offsets):
+                return start
+    raise EngineError("no free ports on loopback: end what listens there")
+
+
+def free_ports(count: int) -> list[int]:
+    """So many free ports, as `free_base`. Raises EngineError when so many are not found."""
+    return [free_base((0,)) for _ in range(count)]
 
 
 def _bound_to_us(command: Sequence[str]) -> list[str]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import SystemRandom
 from typing import Final
 
 import redis
@@ -101,7 +100,7 @@ def processes(folder: Path, clock: Callable[[], float]) -> Iterator[Processes]:
 
 def start_engines(held: Processes, folder: Path) -> Settings:
     """Kafka, Redis and ClickHouse of the run's own; the settings that lead to them."""
-    kafka, controller, marks, archive, gateway = _ports(5)
+    kafka, controller, marks, archive, gateway = local.free_ports(5)
     launches = [
         local.kafka(folder / "kafka", kafka, controller),
         local.redis(folder / "redis", marks),
@@ -119,25 +118,8 @@ def start_engines(held: Processes, folder: Path) -> Settings:
         redis=f"redis://127.0.0.1:{marks}/0",
         clickhouse=f"clickhouse://default@127.0.0.1:{archive}/default",
         gateway_port=gateway,
-        metrics_port=_base((0, 1, 64, 65, 66)),
+        metrics_port=local.free_base((0, 1, 64, 65, 66)),
     )
-
-
-def _ports(count: int) -> list[int]:
-    """Free ports that no outgoing connection takes while a server is away: below the system's own range."""
-    chosen: list[int] = []
-    while len(chosen) < count:
-        port = SystemRandom().randrange(10_000, 30_000)
-        if port not in chosen and local.port_holder(port) is None:
-            chosen.append(port)
-    return chosen
-
-
-def _base(offsets: tuple[int, ...]) -> int:
-    while True:
-        start = SystemRandom().randrange(10_000, 30_000)
-        if not any(local.port_holder(start + offset) for offset in offsets):
-            return start
 
 
 def start_roles(

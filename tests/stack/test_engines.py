@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -96,3 +100,19 @@ def test_one_port_for_two_servers_is_refused(tmp_path: Path) -> None:
 )
 def test_passwords_are_not_shown(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+def test_no_two_processes_draw_the_same_port() -> None:
+    """Before anybody listens: a worker did not start, as another session's had taken its port meanwhile."""
+    draw = "from deploy.local.engines import free_base; print(*(free_base((0, 7)) for _ in range(60)))"
+    drawing = [
+        subprocess.Popen([sys.executable, "-c", draw], stdout=subprocess.PIPE, text=True) for _ in "ab"
+    ]
+    bases = [int(word) for each in drawing for word in each.communicate(timeout=60)[0].split()]
+    ports = [base + offset for base in bases for offset in (0, 7)]
+    assert len(set(ports)) == len(ports) == 240
+    (claimed,) = local.free_ports(1)
+    assert not local._claim(claimed)
+    old = time.time() - local._CLAIMED_S - 1
+    os.utime(local._CLAIMS / str(claimed), (old, old))
+    assert local._claim(claimed)
