@@ -28,7 +28,7 @@ from stream_processors.requests import MarkRow, Marks
 from stream_processors.servers import StoreLostError, connect
 from stream_processors.store import Ingested, Store
 from tests.stream.harness import HOUR, installed, now_ms, person
-from tests.stream.test_losing_redis import ROLES, buckets, crowd, state, whole
+from tests.stream.test_losing_redis import ROLES, buckets, crowd, rebuilt, state
 
 pytestmark = pytest.mark.engines
 
@@ -231,7 +231,7 @@ def test_a_node_that_is_killed_is_waited_for_and_one_that_is_wiped_is_rebuilt(
             cluster.start(1)
             crowd(there, cafe, range(100, 120), start + HOUR, 45)
             there.flush()
-            there.wait(lambda: whole(own) and state(own)[b"epoch"] != epoch, "noticed and rebuilt", 90)
+            there.wait(lambda: rebuilt(own, epoch), "noticed and rebuilt", 90)
             there.settle(ROLES)
             assert held.keys() <= buckets(own.redis_url).keys()
             there.wait(lambda: len(there.exposed()) == 98 * 2 + 20, f"and more: {len(there.exposed())}")
