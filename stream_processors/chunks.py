@@ -137,11 +137,11 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             self._uncommitted.pop(tp, None)
         await super().on_partitions_revoked(revoked)
 
-    async def on_stop(self) -> None:
-        """Commit all that is acknowledged by now. Faust's own last commit only waits for one that is under
-        way, which began before the last chunks were done."""
+    async def commit_and_end_transactions(self) -> None:
+        """The last commit, at the end and before partitions go: all that is acknowledged by now. Faust's own
+        only waits for one that is under way, which began before the last chunks were done."""
         await self.maybe_wait_for_commit_to_finish()
-        await super().on_stop()
+        await super().commit_and_end_transactions()
 
     def stale(self, message: Any) -> bool:
         """Whether a chunk was delivered before a seek or a rebalance: it comes again, here or elsewhere."""

@@ -310,8 +310,8 @@ def _claim(port: int) -> bool:
         if time.time() - file.stat().st_mtime < _CLAIMED_S:
             return False
         file.touch()
-    except OSError:  # a folder that cannot be written: then nobody is warned
-        return True
+    except OSError:
+        pass  # a folder that cannot be written: then nobody is warned
     return True
 
 

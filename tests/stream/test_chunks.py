@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict, deque
 from types import SimpleNamespace
 from typing import Any
@@ -59,3 +60,28 @@ def test_a_commit_never_passes_a_chunk_that_is_not_acknowledged(gaps: list[int],
     committed = bare._new_offset(tp) or committed
     assert committed == messages[-1].offset + 1
     assert bare._new_offset(tp) == committed  # until the commit is known to be done
+
+
+def test_the_last_commit_is_one_of_its_own() -> None:
+    """While one was under way more was acknowledged: a clean stop left it uncommitted, to be done again."""
+
+    async def work() -> list[str]:
+        bare, events = consumer(), list[str]()
+        bare.loop = asyncio.get_running_loop()
+        bare.app = SimpleNamespace(client_only=False)
+        bare._commit_fut = under_way = bare.loop.create_future()
+
+        async def force_commit(*_: Any, **__: Any) -> bool:
+            events.append("committed")
+            return True
+
+        bare.force_commit = force_commit
+        last = asyncio.create_task(bare.commit_and_end_transactions())
+        await asyncio.sleep(0)
+        events.append("the one before ends")
+        bare._commit_fut = None
+        under_way.set_result(None)
+        await last
+        return events
+
+    assert asyncio.run(work()) == ["the one before ends", "committed"]
