@@ -7,7 +7,7 @@
 -- added); flags { index of flag_keys, HGETALL } each.
 local request = cmsgpack.unpack(ARGV[1])
 local buckets, flag_keys = request[1], request[2]
-local call, sub, byte, char = redis.call, string.sub, string.byte, string.char
+local call, sub = redis.call, string.sub
 local verdicts, count = {}, 0
 local any_erased = call('EXISTS', erased) == 1 -- hardly ever: nothing more is asked otherwise
 
@@ -63,37 +63,32 @@ for bucket = 1, #buckets, 3 do
         verdicts[count] = add_one(key, expire_at, entries)
     else
         local hour = any_erased and tonumber(string.match(key, '%d+$'))
-        local names, group = {}, nil
-        for at = 8, #entries, 13 do
-            local its = byte(entries, at) % 32
-            if its ~= group then
-                group, names[#names + 1] = its, char(64 + its)
+        local names, starts = {}, {}
+        for at = 1, #entries, 13 do
+            local name = group_of(entries, at)
+            if name ~= names[#names] then
+                names[#names + 1], starts[#starts + 1] = name, at
             end
         end
+        starts[#starts + 1] = #entries + 1
         -- a look and a write for all persons of the bucket, not for each
         local groups = call('HMGET', key, unpack(names))
-        local grown, place, new, value = {}, 0, true, nil
-        group = nil
-        for at = 1, #entries, 13 do
-            local its, verdict = byte(entries, at + 7) % 32, 'e'
-            if its ~= group then
-                group, place = its, place + 1
-                value = groups[place] or ''
-                new = new and value == ''
-            end
-            if not any_erased or not is_erased(sub(entries, at, at + 7), hour) then
-                verdict, value = verdict_of(value, sub(entries, at, at + 12))
-                if verdict == 'n' then
-                    local last = #grown
-                    if grown[last - 1] == names[place] then
-                        grown[last] = value
-                    else
-                        grown[last + 1], grown[last + 2] = names[place], value
-                    end
+        local grown, new = {}, true
+        for place, name in ipairs(names) do
+            local before = groups[place] or ''
+            local value = before
+            new = new and before == ''
+            for at = starts[place], starts[place + 1] - 1, 13 do
+                local verdict = 'e'
+                if not any_erased or not is_erased(sub(entries, at, at + 7), hour) then
+                    verdict, value = verdict_of(value, sub(entries, at, at + 12))
                 end
+                count = count + 1
+                verdicts[count] = verdict
             end
-            count = count + 1
-            verdicts[count] = verdict
+            if value ~= before then
+                grown[#grown + 1], grown[#grown + 2] = name, value
+            end
         end
         if #grown > 0 then
             local added = call('HSET', key, unpack(grown))
