@@ -120,7 +120,6 @@ class Rows:
         self._waiting: list[Record] = []  # visits that were not read yet
         self._waiting_size = 0
         self._waiting_marks = 0
-        self._marks = 0
         self.size = 0
         self._newest_received = 0
         self._broken = 0
@@ -128,7 +127,7 @@ class Rows:
     @property
     def marks(self) -> int:
         """Rows of visits; of those that wait, what looks like one."""
-        return self._marks + self._waiting_marks
+        return len(self._columns["visits"][0]) + self._waiting_marks
 
     @property
     def newest_received(self) -> int:
@@ -214,7 +213,6 @@ class Rows:
             row += count
         for column, cells in zip(columns, marks.columns, strict=True):
             column.extend(cells)
-        self._marks += len(marks.columns[0])
         self._newest_received = max(self._newest_received, marks.newest)
         return True
 
@@ -235,7 +233,6 @@ class Rows:
         voids += [BITS[visit["minute"]] if visit["kind"] == "void" else 0 for visit in visits]
         parties += [visit["party"] for visit in visits]
         sources += [SOURCE_BITS[visit["source"]] for visit in visits]
-        self._marks += len(visits)
         self._newest_received = max(self._newest_received, *[visit["received_at"] for visit in visits])
 
 

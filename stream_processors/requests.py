@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, compress, count
+from itertools import chain, count
 from typing import Final, NamedTuple, Self
 
 import numpy as np
@@ -54,20 +54,6 @@ class Marks:
 
     def __len__(self) -> int:
         return len(self.scan_ids)
-
-    def where(self, chosen: NDArray[np.bool_]) -> Marks:
-        """Those that are chosen."""
-        if chosen.all():
-            return self
-        these = chosen.tolist()
-        return Marks(
-            list(compress(self.scan_ids, these)),
-            list(compress(self.persons, these)),
-            list(compress(self.venues, these)),
-            self.hours[chosen],
-            self.minutes[chosen],
-            self.kinds[chosen],
-        )
 
     def __getitem__(self, part: slice) -> Marks:
         return Marks(
