@@ -3,8 +3,8 @@
 A fetch under light load brings few records of each partition, and each chunk costs the same trips to Redis
 and Kafka whatever is in it. So one piece of work is under way as long as little waits, and what comes
 meanwhile is the next one (as a database commits in groups); only when much waits are several pieces done side
-by side. A worker that falls behind does larger pieces instead of more of them, and a scan that comes alone
-waits for nobody.
+by side. A worker that falls behind does larger pieces instead of more of them. A scan that comes alone waits
+no longer than the loop takes to hand over what the same fetch brought of other partitions.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ Work = Callable[[Sequence[Any]], Awaitable[None]]
 
 # So much that waits is worth a piece beside the one under way: its cost is then shared by some 900 scans.
 ENOUGH_BYTES: Final = 128 * 1024
+
+
+# The chunks of a fetch come one after the other, each through an agent's queue: the first of them would be a
+# piece by itself.
+COMPANY_S: Final = 0.002
 
 
 @dataclass(slots=True, eq=False)
@@ -51,7 +56,10 @@ class Gathering:
         own = _Chunk(records, size, stale, asyncio.get_running_loop().create_future())
         self._waiting.append(own)
         self._size += size
-        self._begin()
+        if self._pieces:
+            self._begin()
+        elif len(self._waiting) == 1:  # the first: the others that wait begin with it
+            asyncio.get_running_loop().call_later(COMPANY_S, self._begin)
         await own.done
 
     def _begin(self) -> None:

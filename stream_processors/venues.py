@@ -44,6 +44,9 @@ class Register:
         # what is asked of every scan's venue, by itself: through the record it takes more memory accesses
         self._closed_at: dict[str, int | None] = {}
         self._inside: set[str] = set()
+        # by parent, it and those above it, as asked for since the last change: another dict from then on, so
+        # that whoever walks up meanwhile writes what may be old into one that nobody reads any more
+        self._above: dict[str, list[str]] = {}
         for venue in venues:
             self.put(venue)
 
@@ -75,6 +78,7 @@ class Register:
             self._closed_at[venue.code] = venue.closed_at
             if venue.parent is None:
                 self._inside.discard(venue.code)
+            self._above = {}
             self.changes += 1
             return True
 
@@ -89,7 +93,17 @@ class Register:
 
     def ancestors_of(self, codes: Set[str]) -> dict[str, list[str]]:
         """The ancestors of those that have any."""
-        return {code: above for code in codes & self._inside if (above := self.ancestors(code))}
+        known = self._above
+        found = {}
+        for code in codes & self._inside:
+            venue = self._venues.get(code)
+            if venue is None or (parent := venue.parent) is None:  # another thread is putting it
+                continue
+            above = known.get(parent)
+            if above is None:
+                above = known[parent] = [parent, *self.ancestors(parent)]
+            found[code] = self.ancestors(code) if code in above else above
+        return {code: above for code, above in found.items() if above}
 
     def descendants(self, code: str) -> set[str]:
         """All venues below, without the venue itself."""

@@ -19,7 +19,7 @@ from mode.supervisors import CrashingSupervisor
 
 from schemas.settings import Settings
 from stream_processors.balance import BalancedAssignor
-from stream_processors.chunks import ChunkApp, Fetching
+from stream_processors.chunks import ChunkApp, Fetching, Pace
 from stream_processors.metrics import Metrics
 
 log: Final = logging.getLogger(__name__)
@@ -41,13 +41,15 @@ _HANGS_S: Final = 30.0
 class Role:
     """What a worker runs: set up once Kafka is there, then a coroutine a chunk.
 
-    `limit`: how many chunks may be under way at once; 1 keeps a partition's chunks in order.
+    `limit`: how many chunks may be under way at once; 1 keeps a partition's chunks in order. `busy`: how to
+    fetch while much comes, if not as always.
     """
 
     name: str
     topic: str
     limit: int = 1
     fetching: Fetching = Fetching()
+    busy: Fetching | None = None
     # Ends the worker: for what a role notices beside its chunks. Set before `start`.
     fail: Callable[[BaseException], None]
 
@@ -245,7 +247,7 @@ def build_app(settings: Settings, role: Role, metrics: Metrics, worker: int, hea
     app.on_partitions_assigned.connect(running.assigned, weak=False)
     app.on_partitions_revoked.connect(running.revoked, weak=False)
     role.fail = running.crash
-    app.fetching = role.fetching
+    app.pace = Pace(role.fetching, role.busy or role.fetching)
     app.opening = running.open
     app.closing = role.stop
     app.committing = running.committing

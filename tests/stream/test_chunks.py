@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_processors.chunks import ChunkConsumer, cut_chunks
+from stream_processors.chunks import ChunkConsumer, Fetching, Pace, cut_chunks
 
 
 @given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 10), st.integers(1, 500))
@@ -27,6 +27,23 @@ def test_cutting_keeps_every_record_in_order_within_the_bounds(
 
 def test_a_tombstone_is_a_record_like_another() -> None:
     assert [len(chunk) for chunk in cut_chunks([SimpleNamespace(value=None)] * 3, 2)] == [2, 1]
+
+
+def test_fetches_wait_longer_only_while_much_comes() -> None:
+    calm, busy = Fetching(wait_ms=20), Fetching(wait_ms=60)
+    pace = Pace(calm, busy)
+    heard = [pace.heard(100_000, 0.05 * turn) for turn in range(21)]  # 2 MB/s
+    assert busy in heard
+    assert calm not in heard
+    heard = [pace.heard(1_000 * (turn % 2), 2 + 0.05 * turn) for turn in range(21)]
+    assert heard[0] is calm  # a second without anything came before
+    assert busy not in heard
+
+
+def test_a_single_large_fetch_is_no_rate() -> None:
+    pace = Pace(Fetching(wait_ms=20), busy := Fetching(wait_ms=60))
+    assert pace.heard(500_000, 0.0) is None
+    assert pace.heard(0, 1.0) is not busy
 
 
 def consumer() -> Any:

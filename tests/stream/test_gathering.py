@@ -68,12 +68,14 @@ def test_every_chunk_is_done_once_and_before_it_is_said_to_be(
 
 
 def pieces_of(chunks: int, places: int, enough: int) -> list[int]:
-    """The sizes of the pieces begun before anything is done, then those of what was left."""
+    """The sizes of the pieces begun before anything is done, then those of what was left. The first chunk
+    comes alone."""
     pieces: list[int] = []
-    gate = asyncio.Event()
+    gate, begun = asyncio.Event(), asyncio.Event()
 
     async def work(records: Sequence[Any]) -> None:
         pieces.append(len(records))
+        begun.set()
         await gate.wait()
 
     async def everything() -> None:
@@ -81,6 +83,7 @@ def pieces_of(chunks: int, places: int, enough: int) -> list[int]:
         for at in range(chunks):
             task = asyncio.create_task(gathering.process([record(at, partition=at % 3)], lambda: False))
             tasks.append(task)
+            await begun.wait()
             await asyncio.sleep(0)
         await asyncio.sleep(0.01)
         gate.set()
@@ -101,17 +104,41 @@ def test_a_piece_beside_another_is_begun_only_when_it_is_worth_it() -> None:
     assert pieces_of(12, 3, 3) == [1, 3, 3, 5]
 
 
-def test_a_failure_is_that_of_every_chunk_of_the_piece() -> None:
-    gate = asyncio.Event()
+def test_what_one_fetch_brought_is_one_piece_though_it_comes_one_after_the_other() -> None:
+    pieces: list[int] = []
 
     async def work(records: Sequence[Any]) -> None:
+        pieces.append(len(records))
+
+    async def everything() -> None:
+        gathering = Gathering(work, 4)
+        tasks = []
+        for at in range(4):
+            tasks.append(asyncio.create_task(gathering.process([record(at, partition=at)], lambda: False)))
+            await asyncio.sleep(0)  # an agent's queue takes turns of the loop
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        await gathering.process([record(9)], lambda: False)  # who comes alone later is not forgotten
+
+    asyncio.run(everything())
+    assert pieces == [4, 1]
+
+
+def test_a_failure_is_that_of_every_chunk_of_the_piece() -> None:
+    gate, begun = asyncio.Event(), asyncio.Event()
+
+    async def work(records: Sequence[Any]) -> None:
+        begun.set()
         await gate.wait()
         if records[0].offset:
             raise RuntimeError("no")
 
     async def everything() -> list[Any]:
         gathering = Gathering(work, 1)
-        tasks = [asyncio.create_task(gathering.process([record(at)], lambda: False)) for at in range(4)]
+        tasks = []
+        for at in range(4):
+            tasks.append(asyncio.create_task(gathering.process([record(at)], lambda: False)))
+            await begun.wait()
         await asyncio.sleep(0.01)
         gate.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
