@@ -14,14 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import matplotlib as mpl
 import orjson
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.background import PACKED, Background
 from benchmarks.inputs import Filling, register_venues, venue_codes
+from benchmarks.pictures import BACK, INK, OURS, drawing
 from benchmarks.running import OUT, cpu_of, installation, markdown, worker, write
 from deploy.demo.watch import lag
 from deploy.local.topics import TopicAdmin
@@ -86,19 +85,17 @@ def _work_off(settings: Settings, scans: int, packed: int, progress: Progress) -
 
 
 def _picture(runs: Sequence[dict[str, Any]], path: Path) -> None:
-    with mpl.rc_context({"svg.hashsalt": "truyvet", "font.size": 9}):
-        figure = Figure(figsize=(9, 2.6 * len(runs)), layout="constrained")
-        for axes, run in zip(figure.subplots(len(runs), 1, squeeze=False)[:, 0], runs, strict=True):
-            axes.fill_between(run["times"], [left / 1e6 for left in run["waiting"]], color="#d5dee4")
+    with drawing(path, len(runs)) as panels:
+        for axes, run in zip(panels, runs, strict=True):
+            axes.fill_between(run["times"], [left / 1e6 for left in run["waiting"]], color=BACK)
             axes.set_ylabel("million scans waiting")
             beside = axes.twinx()
-            beside.plot(run["times"], run["memory"], color="#b5402f")
-            beside.axhline(GOAL_MB, color="#333333", linewidth=0.8, linestyle=":")
+            beside.plot(run["times"], run["memory"], color=OURS)
+            beside.axhline(GOAL_MB, color=INK, linewidth=0.8, linestyle=":")
             beside.set_ylim(0, max(GOAL_MB * 1.1, run["memory_mb"] * 1.1))
-            beside.set_ylabel("memory of the worker, MB", color="#b5402f")
+            beside.set_ylabel("memory of the worker, MB", color=OURS)
             axes.set_title(f"{run['packed']} a record", loc="left", fontsize=9)
             axes.set_xlabel("seconds")
-        figure.savefig(path, format="svg", metadata={"Date": None})
 
 
 def _text(runs: Sequence[dict[str, Any]]) -> str:

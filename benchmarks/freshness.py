@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +28,7 @@ from confluent_kafka import Producer
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import running
+from benchmarks import pictures, running
 from benchmarks.latency import cpu_seconds
 from deploy.demo.story import demo_settings
 from deploy.demo.watch import lag
@@ -48,6 +48,7 @@ _STEP_S: Final = 20.0
 _FACTOR: Final = 1.25
 _BEHIND_S: Final = 3.0  # of scans not yet acknowledged at the end of a step: it falls behind
 _PATIENCE_S: Final = 60.0
+_SHOWN_CORES: Final = 0.02
 _FIRST_PERSON: Final = 3 << 61  # apart from those of the load
 
 
@@ -207,13 +208,38 @@ def main(argv: Sequence[str] | None = None) -> None:
         "percentiles_s": {
             str(share): round(running.percentile(taken, share), 3) for share in (0.5, 0.9, 0.99, 1)
         },
-        "cores": used,
+        "cores_used": used,
         "ingest_records_behind": behind,
         "steps": steps,
     }
     console.print(json.dumps({key: value for key, value in result.items() if key != "steps"}, indent=1))
     if not chosen.quick:
-        running.write("freshness", result, report(result), chosen.out)
+        running.write("freshness", result, report(result), chosen.out, picture)
+
+
+def picture(result: Mapping[str, Any], path: Path) -> None:
+    """How long it took, and what each process used meanwhile and at each rate."""
+    shares, steps = result["percentiles_s"], result["steps"]
+    columns = [(f"{result['rate']:,}/s, {result['seconds']:.0f} s", result["cores_used"])]
+    columns += [
+        (f"{step['rate']:,}/s{'' if step['kept_up'] else ', behind'}", step["cores"]) for step in steps
+    ]
+    with pictures.drawing(path, 2, 2.4) as (times, used):
+        kinds = (("0.5", "half"), ("0.9", "90 %"), ("0.99", "99 %"), ("1", "all"))
+        pictures.bars(
+            times, [words for _, words in kinds], [shares[share] for share, _ in kinds], [True] * 4, "{:.1f}"
+        )
+        pictures.goal(times, result["goal_s"], f"wanted of 99 %: {result['goal_s']:g} s")
+        times.set_xlabel("seconds from posting a scan to its row being read in ClickHouse")
+        begins = [0.0] * len(columns)
+        for name in sorted(columns[0][1]):
+            shown = [of.get(name, 0.0) for _, of in columns]
+            if max(shown) >= _SHOWN_CORES:
+                used.barh([words for words, _ in columns], shown, left=begins, label=name, edgecolor="white")
+                begins = [begin + cores for begin, cores in zip(begins, shown, strict=True)]
+        used.invert_yaxis()
+        used.set_xlabel("cores used")
+        pictures.key(used)
 
 
 def report(result: dict[str, Any]) -> str:
@@ -229,7 +255,7 @@ def report(result: dict[str, Any]) -> str:
         [[result["goal_s"], *(shares[str(share)] for share in (0.5, 0.9, 0.99, 1))]],
     )
     text += "\nCores used meanwhile: "
-    text += ", ".join(f"{name} {used}" for name, used in result["cores"].items())
+    text += ", ".join(f"{name} {used}" for name, used in result["cores_used"].items())
     text += ".\n\nRising rates, 20 s each:\n\n"
     return text + running.markdown(
         ["scans/s", "kept up", "records behind: ingest, archive", "cores used"],
@@ -238,7 +264,7 @@ def report(result: dict[str, Any]) -> str:
                 f"{step['rate']:,}",
                 "yes" if step["kept_up"] else "no",
                 f"{step['behind']['ingest']:,}, {step['behind']['archive']:,}",
-                ", ".join(f"{name} {used}" for name, used in step["cores"].items() if used >= 0.02),
+                ", ".join(f"{name} {used}" for name, used in step["cores"].items() if used >= _SHOWN_CORES),
             ]
             for step in result["steps"]
         ],

@@ -13,7 +13,8 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import psutil
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.gateway_ends import KEY
+from benchmarks.pictures import bars, drawing, goal
 from benchmarks.running import answers, cpu_of, installation, markdown, spread, wait, worker, write
 from deploy.local.topics import TopicAdmin
 from schemas.settings import Settings
@@ -114,6 +116,30 @@ def _summary(rounds: list[dict[str, Figures]], options: Any) -> tuple[dict[str, 
     return result, text
 
 
+def picture(result: Mapping[str, Any], path: Path) -> None:
+    """Requests of each kind, and how long they took at full and at half speed."""
+    rounds, half = result["rounds"], f"{SINGLE}, {HALF}"
+
+    def middle(kind: str, figure: str) -> float:
+        return float(statistics.median(each[kind][figure] for each in rounds))
+
+    with drawing(path, 3, 2.0) as (requests, scans, waits):
+        kinds = (BARE, NOOP, SINGLE)
+        bars(
+            requests,
+            kinds,
+            [middle(kind, "requests_per_second") for kind in kinds],
+            [kind == SINGLE for kind in kinds],
+        )
+        requests.set_xlabel("requests a second")
+        bars(scans, [f"{BATCH} scans"], [middle(BATCHED, "requests_per_second") * BATCH], [True])
+        goal(scans, GOAL_BATCH, f"wanted: {GOAL_BATCH:,}")
+        scans.set_xlabel("scans a second")
+        kinds = (SINGLE, half, BATCHED)
+        bars(waits, kinds, [middle(kind, "p99_ms") for kind in kinds], [True] * 3, "{:,.1f}")
+        waits.set_xlabel("ms that 99 % of the requests were answered within")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -152,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     result, text = _summary(rounds, options)
     console.print(text, markup=False)
     if not options.quick:
-        write("gateway", result, text)
+        write("gateway", result, text, picture=picture)
 
 
 if __name__ == "__main__":

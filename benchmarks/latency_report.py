@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from hdrh.histogram import HdrHistogram
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.pictures import drawing
 
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)
 # 1 microsecond to 5 minutes, to three digits.
@@ -70,38 +70,34 @@ def markdown(cells: list[list[str]]) -> str:
 
 def plot(measured: Mapping[str, list[float]], goals: Mapping[str, float], about: str, file: Path) -> None:
     """Latency over percentile, the tail drawn wide: one nine more is one step to the right."""
-    figure = Figure(figsize=(8, 4.5))
-    axes = figure.subplots()
     ticks = [0.0, 50.0, 90.0, 99.0, 99.9]
-    for number, (name, seconds) in enumerate(measured.items()):
-        of, count = histogram(seconds), len(seconds)
-        at = [100 * place / count for place in range(count)]
-        (line,) = axes.step(
-            [_place(percent) for percent in at],
-            [of.get_value_at_percentile(percent) / 1000 for percent in at],
-            where="post",
-            label=f"{name} ({count:,})",
-        )
-        if name in goals:
-            axes.plot(
-                [_place(99)],
-                [goals[name]],
-                marker="v" if number else "^",
-                markersize=9,
-                linestyle="none",
-                color=line.get_color(),
-                label=f"goal at p99: {goals[name]:g} ms",
+    with drawing(file, height=4.5) as (axes,):
+        for number, (name, seconds) in enumerate(measured.items()):
+            of, count = histogram(seconds), len(seconds)
+            at = [100 * place / count for place in range(count)]
+            (line,) = axes.step(
+                [_place(percent) for percent in at],
+                [of.get_value_at_percentile(percent) / 1000 for percent in at],
+                where="post",
+                label=f"{name} ({count:,})",
             )
-    axes.set_xticks([_place(percent) for percent in ticks], [f"{percent:g} %" for percent in ticks])
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("percentile")
-    axes.set_ylabel("ms")
-    axes.set_title(about, fontsize=10)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.tight_layout()
-    with rc_context({"svg.hashsalt": "latency"}):  # the same figures give the same file
-        figure.savefig(file, metadata={"Date": None})
+            if name in goals:
+                axes.plot(
+                    [_place(99)],
+                    [goals[name]],
+                    marker="v" if number else "^",
+                    markersize=9,
+                    linestyle="none",
+                    color=line.get_color(),
+                    label=f"goal at p99: {goals[name]:g} ms",
+                )
+        axes.set_xticks([_place(percent) for percent in ticks], [f"{percent:g} %" for percent in ticks])
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("percentile")
+        axes.set_ylabel("ms")
+        axes.set_title(about, fontsize=10)
+        axes.grid(alpha=0.3)
+        axes.legend()
 
 
 def _place(percent: float) -> float:

@@ -29,6 +29,7 @@ from clickhouse_driver import Client
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.pictures import drawing
 from deploy import country
 from deploy.cli.simulate import progress_bar
 from deploy.local import engines
@@ -373,7 +374,29 @@ def write(folder: Path, found: list[Size], rates: dict[str, float]) -> None:
         "sizes": [asdict(size) for size in found],
     }
     (folder / "lookups.json").write_text(json.dumps(result, indent=2) + "\n")
-    (folder / "lookups.md").write_text(text)
+    picture(result, folder / "lookups.svg")
+    (folder / "lookups.md").write_text(f"{text}\n![cost over the size of the archive](lookups.svg)\n")
+
+
+def picture(result: Mapping[str, Any], path: Path) -> None:
+    """What each question takes (p95) over the size of the archive, beside what was wanted."""
+    sizes = result["sizes"]
+    with drawing(path, height=4.2) as (axes,):
+        for question, goal in GOALS_MS.items():
+            asked = [
+                (size["marks"], size["questions"][question]["p95"])
+                for size in sizes
+                if question in size["questions"]
+            ]
+            if not asked:
+                continue
+            (line,) = axes.plot(*zip(*asked, strict=True), marker="o", label=question)
+            axes.plot([asked[-1][0] * 1.5], [goal], marker="_", markersize=14, color=line.get_color())
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("marks in the archive; the dash at the right is what was wanted")
+        axes.set_ylabel("ms, p95")
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import argparse
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +22,7 @@ from clickhouse_driver import Client
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.pictures import OTHERS, OURS, drawing, goal
 from benchmarks.running import installation, markdown, write
 from producers.simulator.country import HourRows, country_rows
 from producers.simulator.province import make_province
@@ -174,6 +176,32 @@ def _text(found: dict[str, Any]) -> str:
     )
 
 
+def picture(found: Mapping[str, Any], path: Path) -> None:
+    """What a mark's bytes are for, in each store."""
+    parts = [
+        ("Redis", _PREFIXES.get(prefix, prefix), size)
+        for prefix, _, size in found["structures"]
+        if size > 0.1
+    ]
+    known = sum(size for _, _, size in parts)
+    parts.append(("Redis", "the rest of it", max(0.0, found["redis_bytes"] - known)))
+    parts += [("ClickHouse", table, size) for table, size in found["clickhouse"].items()]
+    with drawing(path, height=2.2) as (axes,):
+        ends: dict[str, float] = {}
+        for store, name, size in parts:
+            begin = ends.get(store, 0.0)
+            colour = OTHERS if begin else OURS
+            (bar,) = axes.barh([store], [size], left=begin, edgecolor="white", color=colour)
+            if size > 1:
+                middle = bar.get_y() + bar.get_height() / 2
+                at = begin + size / 2, middle
+                axes.text(*at, f"{name}\n{size:.1f}", ha="center", va="center", fontsize=8)
+            ends[store] = begin + size
+        axes.invert_yaxis()
+        axes.set_xlabel("bytes a mark")
+        goal(axes, GOAL, f"wanted of Redis: {GOAL:.0f}")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Fill, weigh and write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -190,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = _text(found)
     console.print(text, markup=False)
     if not options.quick:
-        write("memory", found, text)
+        write("memory", found, text, picture=picture)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-
 from benchmarks.machine import Quiet
 from benchmarks.measuring import Run
+from benchmarks.pictures import INK, OTHERS, OURS, drawing
 from benchmarks.summary import Row, Spread
 
 HEADS = (
@@ -77,16 +75,10 @@ def picture(rows: Sequence[Row], own: str, path: Path) -> None:
     packings = sorted({row.packed for row in shown})
     if not packings:
         return
-    with mpl.rc_context({"svg.hashsalt": "truyvet", "font.size": 9}):
-        figure = Figure(figsize=(9, 0.6 + 0.36 * len(shown)), layout="constrained")
-        panels = figure.subplots(
-            len(packings),
-            1,
-            sharex=True,
-            squeeze=False,
-            height_ratios=[max(1, sum(row.packed == packed for row in shown)) for packed in packings],
-        )
-        for axes, packed in zip(panels[:, 0], packings, strict=True):
+    heights = [max(1, sum(row.packed == packed for row in shown)) for packed in packings]
+    each = (0.6 + 0.36 * len(shown)) / len(packings)
+    with drawing(path, len(packings), each, sharex=True, height_ratios=heights) as panels:
+        for axes, packed in zip(panels, packings, strict=True):
             here = sorted(
                 (row for row in shown if row.packed == packed),
                 key=lambda row: row.speed.median if row.speed else 0,
@@ -100,13 +92,11 @@ def picture(rows: Sequence[Row], own: str, path: Path) -> None:
                     [speed.median - speed.least for speed in speeds],
                     [speed.most - speed.median for speed in speeds],
                 ],
-                color=["#b5402f" if row.job == own else "#8aa1b1" for row in here],
-                error_kw={"elinewidth": 1, "capsize": 3, "ecolor": "#333333"},
+                color=[OURS if row.job == own else OTHERS for row in here],
+                error_kw={"elinewidth": 1, "capsize": 3, "ecolor": INK},
             )
             axes.set_title(
                 "one scan a record" if packed == 1 else f"{packed} scans a record", loc="left", fontsize=9
             )
-            axes.spines[["top", "right"]].set_visible(False)
             axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f} k")
-        panels[-1, 0].set_xlabel("scans a second, median of the rounds; the line is their range")
-        figure.savefig(path, format="svg", metadata={"Date": None})
+        panels[-1].set_xlabel("scans a second, median of the rounds; the line is their range")

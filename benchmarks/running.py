@@ -23,6 +23,7 @@ from deploy.local.memory import environment_of
 from schemas.settings import Settings
 
 OUT: Final = Path("docs/benchmarks")
+Picture = Callable[[Mapping[str, Any], Path], None]
 _STOP_S: Final = 15.0  # a worker that does not end at SIGTERM is killed: the next round must not wait for it
 
 
@@ -127,9 +128,14 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
 
 
-def write(name: str, result: Mapping[str, Any], text: str, out: Path = OUT) -> None:
-    """docs/benchmarks/NAME.json and .md."""
+def write(
+    name: str, result: Mapping[str, Any], text: str, out: Path = OUT, picture: Picture | None = None
+) -> None:
+    """docs/benchmarks/NAME.json and .md, and .svg if there is a picture, which the page then shows."""
     out.mkdir(parents=True, exist_ok=True)
     machine = {"cores": os.cpu_count(), "load": os.getloadavg()}
     (out / f"{name}.json").write_text(json.dumps({**machine, **result}, indent=2) + "\n")
+    if picture is not None:
+        picture(result, out / f"{name}.svg")
+        text += f"\n![{name}]({name}.svg)\n"
     (out / f"{name}.md").write_text(text)

@@ -15,7 +15,8 @@ import statistics
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -26,6 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.pictures import OTHERS, OURS, drawing, key
 from benchmarks.running import cpu_of, engine_processes, installation, markdown, spread, wait, worker, write
 from deploy.local.roles import metrics_port
 from deploy.local.topics import TopicAdmin
@@ -212,6 +214,20 @@ def _summary(rounds: list[dict[str, Figures]], marks: int) -> tuple[dict[str, An
     return {"rounds": rounds, "marks": marks, "ratio": ratio}, text
 
 
+def picture(result: Mapping[str, Any], path: Path) -> None:
+    """Both, round by round."""
+    rounds = result["rounds"]
+    with drawing(path) as (axes,):
+        places = range(len(rounds))
+        for place, (job, colour) in enumerate(((_STRAIGHT, OTHERS), (_SINK, OURS))):
+            speeds = [each[job]["marks_per_second"] / 1000 for each in rounds]
+            axes.bar([at + 0.4 * place for at in places], speeds, 0.38, color=colour, label=job)
+        axes.set_xticks([at + 0.2 for at in places], [f"round {at + 1}" for at in places])
+        axes.set_ylabel("thousand marks a second")
+        axes.set_title(f"ratio {result['ratio']:.2f}, wanted {GOAL}", loc="left", fontsize=9)
+        key(axes)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -239,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     result, text = _summary(rounds, options.marks)
     console.print(text, markup=False)
     if not options.quick:
-        write("sink", result, text)
+        write("sink", result, text, picture=picture)
 
 
 if __name__ == "__main__":
