@@ -14,6 +14,7 @@ from rich.console import Console
 PARTS: Final = {
     "throughput": "the ingest job beside the same work in other frameworks",
     "latency": "case and late scan to exposure, under load",
+    "calm": "a scan until its visit is published, when few come",
     "freshness": "a scan until it can be asked for, and the most that is sustained",
     "gateway": "requests and scans a second that are taken in",
     "sink": "visits into ClickHouse beside the same columns straight from memory",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,7 +84,9 @@ def _work_off(settings: Settings, scans: int, packed: int, progress: Progress) -
     }
 
 
-def _picture(runs: Sequence[dict[str, Any]], path: Path) -> None:
+def picture(result: Mapping[str, Any], path: Path) -> None:
+    """What waits, and the memory of the worker meanwhile."""
+    runs = result["runs"]
     with drawing(path, len(runs)) as panels:
         for axes, run in zip(panels, runs, strict=True):
             axes.fill_between(run["times"], [left / 1e6 for left in run["waiting"]], color=BACK)
@@ -115,8 +117,7 @@ def _text(runs: Sequence[dict[str, Any]]) -> str:
     )
     return (
         f"# A backlog\n\n{table}\nGoal: {GOAL_MB} MB, and no more for more that waits. `by half`: the most in"
-        " the first and in the second half of the time. `python -m benchmarks.backlog`\n\n"
-        "![memory while the backlog is worked off](backlog.svg)\n"
+        " the first and in the second half of the time. `python -m benchmarks.backlog`\n"
     )
 
 
@@ -142,8 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = _text(runs)
     console.print(text, markup=False)
     if not options.quick:
-        write("backlog", {"goal_mb": GOAL_MB, "runs": runs}, text, options.out)
-        _picture(runs, options.out / "backlog.svg")
+        write("backlog", {"goal_mb": GOAL_MB, "runs": runs}, text, options.out, picture)
 
 
 if __name__ == "__main__":

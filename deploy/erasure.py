@@ -25,7 +25,9 @@ from clickhouse_driver import Client
 from clickhouse_driver.errors import Error as ClickHouseError
 from confluent_kafka import KafkaException, Message, Producer, TopicPartition
 from pydantic import ValidationError
-from redis.exceptions import RedisError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from producers.cases import CaseError, publish_case, read_cases, revised
 from producers.compacted import (
@@ -54,12 +56,29 @@ from stream_processors.validation import FUTURE_TOLERANCE_MS
 PATIENCE_S: Final = 120.0
 _LOOK_S: Final = 0.2
 _DELIVERY_S: Final = 30
+# Writing the largest log of commands anew; past it the order goes on, and says what is left to do.
+_REWRITE_S: Final = 60.0
 
 Tell = Callable[[str], None]
 
 
 class ErasureError(RuntimeError):
     """The erasure is not complete; the message says why. It may be repeated at any time."""
+
+
+async def write_log_anew(redis: Redis, tell: Tell) -> None:
+    """Have a Redis write its log of commands without what was erased. One that is being written when it
+    is asked does not count, and makes Redis refuse: it holds what there was when it was begun."""
+    patience = AsyncRetrying(
+        retry=retry_if_exception_type(ResponseError),
+        wait=wait_fixed(_LOOK_S),
+        stop=stop_after_delay(_REWRITE_S),
+        reraise=True,
+    )
+    try:
+        await patience(redis.bgrewriteaof)
+    except RedisError as error:
+        tell(f"the log of commands of a Redis may still hold erased marks ({error}): run BGREWRITEAOF there")
 
 
 class StandingCaseError(ErasureError):
@@ -232,10 +251,7 @@ class _Erasing:
         done.marks = await store.erase_marks(person, places)
         await store.index_of(person, last_hour, remove=True)
         for redis in await self._servers.all():
-            with contextlib.suppress(
-                RedisError
-            ):  # one may be under way: the log of commands is written anew then
-                await redis.bgrewriteaof()
+            await write_log_anew(redis, self._tell)
         self._tell(f"{done.marks} marks are out of Redis")
         ends = self._publish(  # (4)
             [

@@ -4,7 +4,7 @@ A fetch under light load brings few records of each partition, and each chunk co
 and Kafka whatever is in it. So one piece of work is under way as long as little waits, and what comes
 meanwhile is the next one (as a database commits in groups); only when much waits are several pieces done side
 by side. A worker that falls behind does larger pieces instead of more of them. A scan that comes alone waits
-no longer than the loop takes to hand over what the same fetch brought of other partitions.
+for what the same fetch may have brought of other partitions, 2 ms.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Gathering:
         own = _Chunk(records, size, stale, asyncio.get_running_loop().create_future())
         self._waiting.append(own)
         self._size += size
-        if self._pieces:
+        if self._pieces or self._size >= self._enough:
             self._begin()
         elif len(self._waiting) == 1:  # the first: the others that wait begin with it
             asyncio.get_running_loop().call_later(COMPANY_S, self._begin)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
 import logging
 import os
+import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import faust
@@ -82,12 +83,15 @@ class Role:
 
 def _new_app(settings: Settings, role: Role, worker: int) -> ChunkApp:
     group = settings.group(role.name)
+    # Faust wants a folder, and keeps nothing in it that anybody needs
+    folder = tempfile.mkdtemp(prefix=f"{group}-{worker}-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return ChunkApp(
         group,
         broker=[f"kafka://{address}" for address in settings.kafka_address.split(",")],
         key_serializer="raw",
         value_serializer="raw",
-        datadir=Path(tempfile.gettempdir()) / f"{group}-{worker}-{os.getpid()}",
+        datadir=folder,
         web_enabled=False,
         topic_disable_leader=True,
         topic_allow_declare=False,

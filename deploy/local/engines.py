@@ -181,6 +181,10 @@ def redis(
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": "",
+        # From 64 MB on, as Redis would, a busy file was written anew every seven seconds, by a child that
+        # takes a core for a second each time. A start reads this much in some twelve seconds.
+        "auto-aof-rewrite-min-size": "512mb",
+        "rdbcompression": "no",  # of that file: pseudonyms hardly shrink, and trying costs the child
         "maxmemory": maxmemory,
         "maxmemory-policy": "noeviction",  # an evicted bucket would be a missed exposure
         # a bucket of up to some 2,500 marks stays a listpack: a value is a group of its persons

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_processors import gathering
 from stream_processors.gathering import Gathering
 from stream_processors.validation import Record
 
@@ -104,24 +105,40 @@ def test_a_piece_beside_another_is_begun_only_when_it_is_worth_it() -> None:
     assert pieces_of(12, 3, 3) == [1, 3, 3, 5]
 
 
-def test_what_one_fetch_brought_is_one_piece_though_it_comes_one_after_the_other() -> None:
+def test_what_one_fetch_brought_is_one_piece_though_it_comes_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gathering, "COMPANY_S", 0.2)  # turns of the loop, however slow the machine
     pieces: list[int] = []
 
     async def work(records: Sequence[Any]) -> None:
         pieces.append(len(records))
 
     async def everything() -> None:
-        gathering = Gathering(work, 4)
+        of_fetches = Gathering(work, 4)
         tasks = []
         for at in range(4):
-            tasks.append(asyncio.create_task(gathering.process([record(at, partition=at)], lambda: False)))
+            tasks.append(asyncio.create_task(of_fetches.process([record(at, partition=at)], lambda: False)))
             await asyncio.sleep(0)  # an agent's queue takes turns of the loop
             await asyncio.sleep(0)
         await asyncio.gather(*tasks)
-        await gathering.process([record(9)], lambda: False)  # who comes alone later is not forgotten
+        await of_fetches.process([record(9)], lambda: False)  # who comes alone later is not forgotten
 
     asyncio.run(everything())
     assert pieces == [4, 1]
+
+
+def test_what_is_worth_a_piece_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "COMPANY_S", 3600)
+
+    async def work(records: Sequence[Any]) -> None:
+        pass
+
+    async def everything() -> None:
+        large = Gathering(work, 4, enough=3)
+        await asyncio.wait_for(large.process([record(at) for at in range(3)], lambda: False), timeout=10)
+
+    asyncio.run(everything())
 
 
 def test_a_failure_is_that_of_every_chunk_of_the_piece() -> None:
