@@ -62,8 +62,8 @@ class Fetching:
     min_bytes: int = 1
 
 
-# Bytes of values a second from which fetches bring company anyway: some 7,000 scans.
-_BUSY_RATE: Final = 1_000_000
+# Bytes of values a second from which fetches bring company anyway: some 2,000 scans.
+_BUSY_RATE: Final = 300_000
 # What that is judged by: longer than most pauses of a busy machine. Who comes alone right after a crowd waits
 # as the crowd did, for twice this at most.
 _PACE_S: Final = 0.25

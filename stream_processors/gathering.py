@@ -3,8 +3,8 @@
 A fetch under light load brings few records of each partition, and each chunk costs the same trips to Redis
 and Kafka whatever is in it. So one piece of work is under way as long as little waits, and what comes
 meanwhile is the next one (as a database commits in groups); only when much waits are several pieces done side
-by side. A worker that falls behind does larger pieces instead of more of them. A scan that comes alone waits
-for what the same fetch may have brought of other partitions, 2 ms.
+by side. A worker that falls behind does larger pieces instead of more of them. While pieces are of some size,
+the first chunk of a fetch waits 2 ms for those of other partitions; a scan that comes alone waits for nobody.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ ENOUGH_BYTES: Final = 128 * 1024
 # The chunks of a fetch come one after the other, each through an agent's queue: the first of them would be a
 # piece by itself.
 COMPANY_S: Final = 0.002
+FEW_BYTES: Final = 16 * 1024  # a piece of so little, some 100 scans, was of a time when few come
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +49,7 @@ class Gathering:
         self._enough = enough
         self._waiting: deque[_Chunk] = deque()
         self._size = 0  # of what waits
+        self._last = 0  # of the piece begun last
         self._pieces: set[asyncio.Task[None]] = set()
 
     async def process(self, records: Sequence[Any], stale: Callable[[], bool]) -> None:
@@ -56,7 +58,7 @@ class Gathering:
         own = _Chunk(records, size, stale, asyncio.get_running_loop().create_future())
         self._waiting.append(own)
         self._size += size
-        if self._pieces or self._size >= self._enough:
+        if self._pieces or self._size >= self._enough or self._last < FEW_BYTES:
             self._begin()
         elif len(self._waiting) == 1:  # the first: the others that wait begin with it
             asyncio.get_running_loop().call_later(COMPANY_S, self._begin)
@@ -84,6 +86,7 @@ class Gathering:
             chunks.append(chunk)
             size += chunk.size
         self._size -= size
+        self._last = size
         return chunks
 
     async def _do(self, chunks: Sequence[_Chunk]) -> None:

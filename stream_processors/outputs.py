@@ -55,7 +55,7 @@ class DurableProducer:
     broker restart, shorter than a person would wait before looking at a worker that does not move.
     """
 
-    def __init__(self, kafka: str, linger_ms: int = 2, timeout_s: float = 60.0) -> None:
+    def __init__(self, kafka: str, linger_ms: int = 0, timeout_s: float = 60.0) -> None:
         self._producer = Producer(
             _COMMON
             | {

@@ -44,7 +44,8 @@ _INGEST_CHUNKS: Final = 24
 # Of 20,000 scans a second a fetch would bring each time what one gateway just sent. What a chunk costs by
 # itself (broker, scripts, visits, whoever reads those) is shared by the scans of these milliseconds instead:
 # a piece of 400 takes 21 us of the worker's CPU a scan, one of 1,600 takes 11 (5,000 venues).
-_INGEST_FETCHING: Final = Fetching(wait_ms=20, min_bytes=64 * 1024)
+# When few come, a scan waits for nobody (benchmarks/calm.py).
+_INGEST_FETCHING: Final = Fetching(wait_ms=20)
 _INGEST_BUSY: Final = Fetching(wait_ms=60, min_bytes=256 * 1024)
 
 

@@ -42,7 +42,7 @@ def test_fetches_wait_longer_only_while_much_comes() -> None:
 
 def test_a_single_large_fetch_is_no_rate() -> None:
     pace = Pace(Fetching(wait_ms=20), busy := Fetching(wait_ms=60))
-    assert pace.heard(500_000, 0.0) is None
+    assert pace.heard(200_000, 0.0) is None
     assert pace.heard(0, 1.0) is not busy
 
 

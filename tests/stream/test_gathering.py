@@ -116,16 +116,19 @@ def test_what_one_fetch_brought_is_one_piece_though_it_comes_one_after_the_other
 
     async def everything() -> None:
         of_fetches = Gathering(work, 4)
+        await of_fetches.process([record(0, size=gathering.FEW_BYTES)], lambda: False)
         tasks = []
         for at in range(4):
             tasks.append(asyncio.create_task(of_fetches.process([record(at, partition=at)], lambda: False)))
             await asyncio.sleep(0)  # an agent's queue takes turns of the loop
             await asyncio.sleep(0)
         await asyncio.gather(*tasks)
-        await of_fetches.process([record(9)], lambda: False)  # who comes alone later is not forgotten
+        await of_fetches.process([record(9)], lambda: False)
+        monkeypatch.setattr(gathering, "COMPANY_S", 3600)
+        await asyncio.wait_for(of_fetches.process([record(10)], lambda: False), timeout=10)
 
     asyncio.run(everything())
-    assert pieces == [4, 1]
+    assert pieces == [1, 4, 1, 1]  # few came last: who comes alone then waits for nobody
 
 
 def test_what_is_worth_a_piece_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,8 +138,9 @@ def test_what_is_worth_a_piece_waits_for_nothing(monkeypatch: pytest.MonkeyPatch
         pass
 
     async def everything() -> None:
-        large = Gathering(work, 4, enough=3)
-        await asyncio.wait_for(large.process([record(at) for at in range(3)], lambda: False), timeout=10)
+        large = Gathering(work, 4, enough=gathering.FEW_BYTES)
+        await asyncio.wait_for(large.process([record(0, gathering.FEW_BYTES)], lambda: False), timeout=10)
+        await asyncio.wait_for(large.process([record(1, gathering.FEW_BYTES)], lambda: False), timeout=10)
 
     asyncio.run(everything())
 
