@@ -76,7 +76,9 @@ async def write_log_anew(redis: Redis, tell: Tell) -> None:
         reraise=True,
     )
     try:
-        await patience(redis.bgrewriteaof)
+        async for attempt in patience:
+            with attempt:
+                await redis.bgrewriteaof()
     except RedisError as error:
         tell(f"the log of commands of a Redis may still hold erased marks ({error}): run BGREWRITEAOF there")
 

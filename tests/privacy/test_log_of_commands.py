@@ -11,6 +11,7 @@ from redis.exceptions import ConnectionError as AwayError
 from redis.exceptions import ResponseError
 
 from deploy import erasure
+from schemas.settings import Settings
 
 
 class _Server:
@@ -30,6 +31,30 @@ def told_by(server: _Server) -> list[str]:
     told: list[str] = []
     asyncio.run(erasure.write_log_anew(cast("Redis", server), told.append))
     return told
+
+
+@pytest.mark.engines
+def test_a_real_redis_writes_its_log_anew(settings: Settings) -> None:
+    async def rewrites(redis: Redis) -> int:
+        info = await redis.info("persistence")
+        return int(info["aof_rewrites"])
+
+    async def everything() -> None:
+        redis = Redis.from_url(settings.redis_url)
+        told: list[str] = []
+        try:
+            before = await rewrites(redis)
+            for _ in range(2):  # the second may meet the first
+                await erasure.write_log_anew(redis, told.append)
+            deadline = asyncio.get_running_loop().time() + 30
+            while await rewrites(redis) < before + 2:
+                assert asyncio.get_running_loop().time() < deadline
+                await asyncio.sleep(0.1)
+        finally:
+            await redis.aclose()
+        assert told == []
+
+    asyncio.run(everything())
 
 
 def test_one_that_is_under_way_does_not_count() -> None:
