@@ -131,7 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     scans = 300_000 if options.quick else options.scans
     console, runs = Console(), []
-    for packed in (options.packed,) if options.packed else (PACKED, 1):
+    both = (PACKED,) if options.quick else (PACKED, 1)
+    for packed in (options.packed,) if options.packed else both:
         with (
             installation(["kafka", "redis"], redis_maxmemory="0") as settings,
             Progress(console=console) as progress,

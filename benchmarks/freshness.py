@@ -173,10 +173,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--most", type=int, default=160_000, help="scans/s of the last step")
     parser.add_argument("--venues", type=int, default=5_000)
-    parser.add_argument("--quick", action="store_true", help="30 seconds, no steps; nothing is written")
+    parser.add_argument("--quick", action="store_true", help="15 seconds, no steps; nothing is written")
     parser.add_argument("--out", type=Path, default=running.OUT)
     chosen = parser.parse_args(argv)
-    seconds = 30.0 if chosen.quick else chosen.seconds
+    seconds = 15.0 if chosen.quick else chosen.seconds
     console = Console(width=None if sys.stdout.isatty() else 120)
     with tempfile.TemporaryDirectory(prefix="truyvet-freshness-") as folder:
         stack = Stack(demo_settings(Path(folder)), say=lambda line: console.print(f"  [dim]{line}[/dim]"))

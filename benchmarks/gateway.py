@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="one short round; nothing is written")
     options = parser.parse_args(argv)
     if options.quick:
-        options.rounds, options.seconds = 1, 2
+        options.rounds, options.seconds = 1, 1
     console = Console()
     rounds: list[dict[str, Figures]] = []
     with installation(["kafka"], gateway_keys={"benchmark": SecretStr(KEY)}) as settings:

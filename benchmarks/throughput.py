@@ -29,6 +29,7 @@ from deploy.local import engines
 from schemas.settings import Settings
 
 QUICK_SCANS = 60_000
+QUICK_JOBS = (OWN, LOOP, "kafka streams, 2 threads")  # most of a short run is the start of its processes
 LEAST_SCANS = 10_000  # below this a run is over before it has begun
 
 
@@ -39,14 +40,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--packed", type=int, action="append", help="scans a record (default: 1 and 100)")
     parser.add_argument("--job", action="append", choices=list(JOBS), help="only this one (repeatable)")
-    parser.add_argument(
-        "--quick", action="store_true", help="three minutes, small; writes no results by itself"
-    )
+    parser.add_argument("--quick", action="store_true", help="a few jobs, small; writes no results by itself")
     parser.add_argument("--out", type=Path, help="folder of the results")
     options = parser.parse_args(argv)
     options.scans = options.scans or (QUICK_SCANS if options.quick else 1_000_000)
     options.rounds = options.rounds or (1 if options.quick else 5)
-    options.packed = options.packed or [1, 100]
+    options.packed = options.packed or ([1] if options.quick else [1, 100])
+    if options.quick and not options.job:
+        options.job = list(QUICK_JOBS)
     if options.out is None and not options.quick and options.job is None:
         options.out = Path("docs/benchmarks")
     return options
