@@ -176,6 +176,7 @@ class Ingest:
     async def _validated(self, records: Sequence[Record]) -> Validated:
         """Judge a chunk; once more when the register has news of a venue that seemed unknown or closed."""
         doubtful: list[str] = []
+        seen = self._venues.register.changes
 
         def closed_at(codes: Sequence[str]) -> dict[str, int | None]:
             found = self._venues.register.closed_at(codes)
@@ -186,7 +187,7 @@ class Ingest:
 
         validated = validate(records, closed_at, self._retention_ms)
         refused = any(each.reason == "unknown_venue" for each in validated.rejected)
-        if refused and doubtful and await self._venues.look():
+        if refused and doubtful and await self._venues.look(seen):
             validated = validate(records, closed_at, self._retention_ms)
         return validated
 

@@ -218,15 +218,14 @@ class VenueTable:
             words = error.args[0].str()
             raise RuntimeError(f"Kafka does not tell the end of {self._topic}: {words}") from error
 
-    async def look_for(self, codes: Iterable[str]) -> bool:
-        """Look for unknown codes at the end of the topic; whether the register changed."""
-        return any(code not in self.register for code in codes) and await self.look()
+    async def look(self, seen: int) -> bool:
+        """Look at the end of the topic; whether the register changed since it had `seen` changes.
 
-    async def look(self) -> bool:
-        """Look at the end of the topic; whether the register changed."""
-        before = self.register.changes
+        Who asks has judged by the register before: the thread that follows the topic may have put what was
+        missed in between, and then this look itself finds nothing new.
+        """
         await self.fresh()
-        return self.register.changes != before
+        return self.register.changes != seen
 
     async def fresh(self) -> None:
         """The register as of now, or later; those who ask at the same time share a look at the topic."""
@@ -240,7 +239,8 @@ class VenueTable:
 
     async def get(self, code: str) -> Venue | None:
         """The venue, looked for at the end of the topic if need be."""
-        await self.look_for([code])
+        if code not in self.register:
+            await self.fresh()
         return self.register.get(code)
 
     async def descendants(self, code: str) -> set[str]:

@@ -115,10 +115,7 @@ class _Venues:
         if self._changes:
             self.register = self._registers[await self._port.ask(FRESH)]
 
-    async def look_for(self, codes: Sequence[str]) -> bool:
-        return False
-
-    async def look(self) -> bool:
+    async def look(self, seen: int) -> bool:
         return False
 
     async def get(self, code: str) -> Venue | None:

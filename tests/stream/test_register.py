@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from collections.abc import Iterable
+from typing import Any, cast
 
+import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.codes import new_code
 from schemas.departments import department_of
 from schemas.events import Venue
-from stream_processors.venues import Register
+from stream_processors.ingest import Ingest
+from stream_processors.validation import Record
+from stream_processors.venues import Register, VenueTable
 
 _CODES = sorted(new_code((), choose=random.Random(seed).choice) for seed in range(6))
 
@@ -43,3 +49,36 @@ def test_what_is_above_many_is_what_is_above_each_after_every_change(
             wanted = {code: above for code in _CODES if (above := register.ancestors(code))}
             assert register.ancestors_of(set(_CODES)) == wanted
             assert register.ancestors_of(set(_CODES)) == wanted  # from what is remembered
+
+
+class _FilledMeanwhile(Register):
+    """The thread that follows the topic puts a venue just after a chunk has asked for it."""
+
+    def closed_at(self, codes: Iterable[str]) -> dict[str, int | None]:
+        found = super().closed_at(codes)
+        self.put(venue(_CODES[0], None))
+        return found
+
+
+class _ReadToItsEnd(VenueTable):
+    """A topic in which nothing is left to read."""
+
+    def __init__(self) -> None:
+        self.register = _FilledMeanwhile()
+
+    async def fresh(self) -> None:
+        pass
+
+
+def test_a_venue_that_came_while_its_scans_were_judged_is_known() -> None:
+    now = 1_700_000_000_000
+    scan = {"scan_id": "00000000-0000-4000-8000-000000000001", "person": "0" * 15 + "1", "venue": _CODES[0]}
+    ingest = Ingest(
+        **dict.fromkeys(("store", "producer", "topics", "metrics"), cast("Any", None)),
+        venues=_ReadToItsEnd(),
+        retention_days=30,
+        clock_ms=lambda: now,
+    )
+    judged = asyncio.run(ingest._validated([Record(orjson.dumps({**scan, "scanned_at": now}), 0, now, ())]))
+    assert not judged.rejected
+    assert len(judged.scans) == 1
