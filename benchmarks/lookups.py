@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import statistics
 import tempfile
@@ -29,6 +28,7 @@ from clickhouse_driver import Client
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import running
 from benchmarks.pictures import drawing
 from deploy import country
 from deploy.cli.simulate import progress_bar
@@ -366,16 +366,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def write(folder: Path, found: list[Size], rates: dict[str, float]) -> None:
     """What is known so far."""
     text = report(found, rates, Console())
-    folder.mkdir(parents=True, exist_ok=True)
-    result = {
-        "cores": os.cpu_count(),
-        "load": os.getloadavg(),
-        "insert_rates": rates,
-        "sizes": [asdict(size) for size in found],
-    }
-    (folder / "lookups.json").write_text(json.dumps(result, indent=2) + "\n")
-    picture(result, folder / "lookups.svg")
-    (folder / "lookups.md").write_text(f"{text}\n![cost over the size of the archive](lookups.svg)\n")
+    result = {"insert_rates": rates, "sizes": [asdict(size) for size in found]}
+    running.write("lookups", result, text, folder, picture)
 
 
 def picture(result: Mapping[str, Any], path: Path) -> None:

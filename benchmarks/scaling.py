@@ -12,7 +12,6 @@ Writes docs/benchmarks/scaling.json, and tables beside it. benchmarks/capacity.p
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -29,6 +28,7 @@ from clickhouse_driver import Client
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from benchmarks.pictures import BACK, OTHERS, OURS, drawing, key
+from benchmarks.running import write
 from benchmarks.scaling_parts import (
     PARTITIONS,
     PATIENCE_S,
@@ -376,10 +376,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stores = {"one Redis": (port,), "cluster of 3": nodes.ports}
             found = measured(Place(kafka, folder, urls, stores, clickhouse), given, chosen.quick)
     if out := chosen.out or (None if chosen.quick else OUT):
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "scaling.json").write_text(json.dumps(found, indent=2) + "\n")
-        picture(found, out / "scaling.svg")
-        (out / "scaling.md").write_text(f"{tables(found)}\n![CPU of each stage](scaling.svg)\n")
+        write("scaling", found, tables(found), out, picture)
     print(tables(found))
     return 0
 
