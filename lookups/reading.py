@@ -104,8 +104,7 @@ class Reader(Asker):
     def _marks_at(self, venue: str, window: Window) -> Rows:
         """What the presences at one venue, number 0, depend on."""
         first, last = hours_around(*window.minutes)
-        row = self._one(_BY_VENUE, {"venue": venue, "first": first, "last": last})
-        return _rows(np.zeros(len(row[1]) // 4, np.int64), row)
+        return _rows(None, self._one(_BY_VENUE, {"venue": venue, "first": first, "last": last}))
 
     def _presences_at(self, codes: Sequence[str], places: Spans) -> Spans:
         """Everybody's presences at the places' venues; complete within each place, not outside of them."""
@@ -160,11 +159,15 @@ def hours_around(since: int, until: int) -> tuple[int, int]:
     return max(0, since // 60 - MARGIN_HOURS), (until - 1) // 60 + MARGIN_HOURS
 
 
-def _rows(venue: Numbers, row: Sequence[Any]) -> Rows:
-    hour, *others = row[1:]
-    return Rows(venue, _numbers(hour, "<u4").astype(np.int64), *(_numbers(each, "<u8") for each in others))
+def _rows(venue: Numbers | None, row: Sequence[Any]) -> Rows:
+    """`venue`: none when all are of the one venue that was asked for, number 0."""
+    hour = _numbers(row[1], "<u4").astype(np.int64)
+    if venue is None:
+        venue = np.zeros(len(hour), np.int64)
+    return Rows(venue, hour, *(_numbers(each, "<u8") for each in row[2:]))
 
 
 def _numbers(packed: str | bytes, kind: str) -> NDArray[Any]:
-    """The driver gives bytes that are UTF-8 by chance as text."""
+    """The driver gives bytes that are UTF-8 by chance as text, which is not as long as they are. It happens
+    to hours that are neighbours, at present to 30 in every 256."""
     return np.frombuffer(packed if isinstance(packed, bytes) else packed.encode(), kind)
