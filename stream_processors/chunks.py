@@ -135,7 +135,9 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         if (fetching := self.app.pace.heard(size, time.monotonic())) is not None:
             self._thread.fetch_as(fetching)
         generation = self.app.consumer_generation_id
-        if records is None or self.should_stop:
+        # a fetch that was under way at the end finds the flow stopped, as in a rebalance; but nothing is read
+        # again then, and a seek would forget what is acknowledged and not committed yet
+        if records is None or self.should_stop or self.app.should_stop:
             return
         if not self.flow_active:
             # a rebalance began while the fetch was under way: what it brought is fetched again

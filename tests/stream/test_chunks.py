@@ -102,3 +102,28 @@ def test_the_last_commit_is_one_of_its_own() -> None:
         return events
 
     assert asyncio.run(work()) == ["the one before ends", "committed"]
+
+
+def test_a_fetch_that_ends_during_the_last_steps_forgets_nothing() -> None:
+    """It did: what was acknowledged since the last commit was done again by whoever came next."""
+
+    async def work(ends: bool) -> bool:
+        bare, tp = consumer(), ("scans", 0)
+        done = SimpleNamespace(offset=7, acked=True)
+        bare._delivered[tp] = deque([done])
+        bare.app = SimpleNamespace(
+            should_stop=ends, pace=Pace(Fetching(), Fetching()), consumer_generation_id=1
+        )
+        bare._stopped, bare._crashed = asyncio.Event(), asyncio.Event()
+        bare.flow_active = False
+        bare.log = SimpleNamespace(warning=lambda *_: None)  # the seek itself wants a broker
+
+        async def fetch(_: float) -> tuple[dict[Any, Any], None]:
+            return {tp: [SimpleNamespace(offset=8, value=b"{}")]}, None
+
+        bare._wait_next_records = fetch
+        assert [each async for each in bare.getmany(1.0)] == []
+        return bool(bare._new_offset(tp) == 8)
+
+    assert asyncio.run(work(ends=True))
+    assert not asyncio.run(work(ends=False))  # in a rebalance, it is fetched again
