@@ -277,9 +277,12 @@ class VenueTable:
         partition, offset, error = message.partition(), message.offset(), message.error()
         if partition is None or offset is None or (error and error.code() != KafkaError._PARTITION_EOF):
             return  # the client goes on by itself; `catch_up` gives up when that takes too long
+        if error is None:
+            self._put(message, partition, offset)
+        # last: another thread that looks at how far this one has come finds the venue in the register
         self._next[partition] = max(self._next[partition], offset if error else offset + 1)
-        if error:
-            return
+
+    def _put(self, message: Message, partition: int, offset: int) -> None:
         value = message.value()
         if value is None:
             # A venue is closed, not deleted: scans of the past still need its dwell.

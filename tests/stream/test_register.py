@@ -51,6 +51,43 @@ def test_what_is_above_many_is_what_is_above_each_after_every_change(
             assert register.ancestors_of(set(_CODES)) == wanted  # from what is remembered
 
 
+class _Read:
+    """A record as the client gives it."""
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return 4
+
+    def error(self) -> None:
+        return None
+
+    def value(self) -> bytes:
+        return self._value
+
+
+def test_a_record_counts_as_read_once_its_venue_is_in_the_register() -> None:
+    """Whoever looks from another thread how far the topic was read must find what was read: one that did not
+    refused a scan of a venue that had just been registered."""
+    table, heard = VenueTable.__new__(VenueTable), list[tuple[int, bool]]()
+    table._next = {0: 4}
+
+    class Watched(Register):
+        def put(self, venue: Venue) -> bool:
+            heard.append((table._next[0], venue.code in self))
+            return super().put(venue)
+
+    table.register = Watched()
+    table._on_moved = lambda *_: heard.append((table._next[0], _CODES[0] in table.register))
+    table._apply(cast(Any, _Read(venue(_CODES[0], None).model_dump_json().encode())))
+    assert heard == [(4, False), (4, True)]
+    assert table._next == {0: 5}
+
+
 class _FilledMeanwhile(Register):
     """The thread that follows the topic puts a venue just after a chunk has asked for it."""
 
