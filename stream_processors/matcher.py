@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from schemas.events import Case, Venue
 from schemas.times import MS_PER_MINUTE, day_start, local_day
@@ -29,7 +29,7 @@ from stream_processors.metrics import Metrics
 from stream_processors.outputs import Out, TransactionalProducer
 from stream_processors.presence import Interval, Mark, cut
 from stream_processors.published import exposure_record, warning_record
-from stream_processors.store import Attempt, Store
+from stream_processors.store import Attempt, Found, Reading, Store
 from stream_processors.touches import Touch, gather, touched_records
 from stream_processors.venues import VenueTable
 
@@ -38,6 +38,9 @@ from stream_processors.venues import VenueTable
 # all days of a case.
 _DAYS_AT_A_TIME: Final = 4
 _ENTRIES_AT_A_TIME: Final = 50_000
+# Contacts that one call asks Redis for by name: some 20 ms, which everybody waits for. Of the tens of
+# thousands that a crowd brings at once, one call took more than five seconds; Redis refuses all others then.
+_NAMED_AT_A_TIME: Final = 500
 # Matches of one chunk that wait for Redis at the same time.
 _CONCURRENT: Final = 64
 # A gateway's clock may be ahead of ours by this much, not more.
@@ -72,7 +75,7 @@ class _Chunk:
 
     touches: Sequence[Touch]
     stale: Callable[[], bool]
-    done: bool = False
+    settled: asyncio.Future[Any] | None = None  # of a chunk that was matched: its last step
 
 
 def _groups(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
@@ -88,6 +91,13 @@ def _runs(days: Iterable[int], longest: int) -> list[list[int]]:
         else:
             runs.append([day])
     return runs
+
+
+def _named(touch: Touch) -> list[Sequence[str] | None]:
+    """The contacts to look at, as many as are named at a time; None: all."""
+    if touch.persons is None:
+        return [None]
+    return [*_groups(sorted(touch.persons), _NAMED_AT_A_TIME)] or [[]]
 
 
 class Matcher:
@@ -122,35 +132,45 @@ class Matcher:
 
         A chunk that waited for its turn while the partition went to another matcher is left to that one:
         to begin with it would shut the new owner out. All chunks that wait are done as one: a fetch brings
-        few touches, and each chunk by itself costs the round trips and a transaction.
+        few touches, and each chunk by itself costs the round trips and a transaction. Whoever is next in turn
+        begins once ours is published, beside our last step: what it still finds pending it publishes again.
         """
         own = _Chunk(touches, stale)
         self._waiting.setdefault(partition, []).append(own)
         async with self._turns.setdefault(partition, asyncio.Lock()):
-            if own.done:
-                return
-            chunks = self._waiting.pop(partition, [])
-            try:
-                await self._process_chunks(partition, [chunk for chunk in chunks if not chunk.stale()])
-            except BaseException:
-                # none of them is done: whoever is next in turn must not pass for having been
-                self._waiting[partition] = [
-                    *(chunk for chunk in chunks if chunk is not own),
-                    *self._waiting.get(partition, []),
-                ]
-                raise
-            for chunk in chunks:
-                chunk.done = True
+            if own.settled is None:
+                chunks = self._waiting.pop(partition, [])
+                try:
+                    settled = await self._process_chunks(
+                        partition, [chunk for chunk in chunks if not chunk.stale()]
+                    )
+                except BaseException:
+                    # none of them is done: whoever is next in turn must not pass for having been
+                    self._waiting[partition] = [
+                        *(chunk for chunk in chunks if chunk is not own),
+                        *self._waiting.get(partition, []),
+                    ]
+                    raise
+                for chunk in chunks:
+                    chunk.settled = settled
+        assert own.settled is not None  # by whoever did it
+        await own.settled
 
-    async def _process_chunks(self, partition: int, chunks: Sequence[_Chunk]) -> None:
-        if not chunks:
-            return
-        producer = await self._owned(partition)
-        touches = [touch for chunk in chunks for touch in chunk.touches]
-        for group in _groups(gather(touches), _CONCURRENT):
-            await self._process_group(producer, group)
+    async def _process_chunks(self, partition: int, chunks: Sequence[_Chunk]) -> asyncio.Future[Any]:
+        """Match and publish; what is left to be waited for is the last step."""
+        settling: list[asyncio.Task[None]] = []
+        if chunks:
+            producer = await self._owned(partition)
+            touches = [touch for chunk in chunks for touch in chunk.touches]
+            for group in _groups(gather(touches), _CONCURRENT):
+                pending, news = await self._publish(producer, group)
+                settling.append(asyncio.get_running_loop().create_task(self._settle(pending, news)))
+        return asyncio.gather(*settling)
 
-    async def _process_group(self, producer: TransactionalProducer, group: Sequence[Touch]) -> None:
+    async def _publish(
+        self, producer: TransactionalProducer, group: Sequence[Touch]
+    ) -> tuple[list[_Pending], list[Touch]]:
+        """Steps (1) to (4): what was published, and venues of a case that nobody had told of."""
         matched = await asyncio.gather(*(self._match(touch) for touch in group))
         pending = [item for items, _ in matched for item in items]
         news = [touch for _, found in matched for touch in found]
@@ -158,6 +178,9 @@ class Matcher:
         out += touched_records(self._topics.touched, news)
         if out:
             await asyncio.to_thread(producer.send, out)  # (4)
+        return pending, news
+
+    async def _settle(self, pending: Sequence[_Pending], news: Sequence[Touch]) -> None:
         # only now: remembered before it is sent, a venue would be forgotten by a crash in between
         for touch in news:
             await self._store.add_case_venues(touch.case.case_id, [touch.venue])
@@ -200,7 +223,11 @@ class Matcher:
         if touch.minutes is not None:
             days = set(days_changed(touch.minutes, own=touch.persons is None))
         if touch.minutes is None or venue is None:
-            first = await self._store.set_flag(touch.venue, case, None, (), self._clock_ms())  # (1)
+            own_hours = self._own_hours(case)
+            whose = None if case.person is None else Reading([own_hours], [case.person])
+            first = await self._store.set_flag(
+                touch.venue, case, None, (), self._clock_ms(), reading=whose
+            )  # (1)
             case = first.case
             news = await self._new_descendants(touch.venue, case)
             # once more, now that the flag is set: a scan that came before it has a registered venue
@@ -208,7 +235,9 @@ class Matcher:
             if venue is None:
                 return [], news  # no marks yet: its first scan will find the flag
             await self._see_moves(case, venue)
-            mine = await self._own(venue, case)
+            if own_hours != self._own_hours(case):  # a later version stands, with another window
+                first = replace(first, found=None)
+            mine = await self._own(venue, case, first.found)
             infectious = infectious_of(case, mine)
             if case.person is None:  # whatever window it names, only what is kept can be decided
                 kept = self._kept(*window(case))
@@ -219,13 +248,15 @@ class Matcher:
         pending: list[_Pending] = []
         # a forged arrival can lie in the year 9999: nothing is decided so far ahead
         latest = local_day(self._clock_ms() // MS_PER_MINUTE) + _DAYS_AHEAD
-        left = _runs((day for day in days if day <= latest), _DAYS_AT_A_TIME)
-        while left:
-            decided, done = await self._decide(touch, venue, case, left, first)
-            first = None
-            left = left[done:]
-            if decided is not None:
-                pending.append(decided)
+        runs = _runs((day for day in days if day <= latest), _DAYS_AT_A_TIME)
+        for persons in _named(touch):
+            left = runs
+            while left:
+                decided, done = await self._decide(persons, venue, case, left, first)
+                first = None
+                left = left[done:]
+                if decided is not None:
+                    pending.append(decided)
         return pending, news
 
     async def _new_descendants(self, code: str, case: Case) -> list[Touch]:
@@ -249,12 +280,19 @@ class Matcher:
         """Whether a case is about a venue: a place-time covers what is below its own now."""
         return case.venue in {None, code} or case.venue in self._venues.register.ancestors(code)
 
-    async def _own(self, venue: Venue, case: Case) -> list[Interval]:
-        marks: list[Mark] = []
+    def _own_hours(self, case: Case) -> range:
+        """The hours whose marks say where the case's person was in its window."""
+        start, end = window(case)
+        return self._kept(start - MARGIN, end + MARGIN)
+
+    async def _own(self, venue: Venue, case: Case, found: Found | None) -> list[Interval]:
+        """The case's presences within what is kept; `found`: its marks, if they were read already."""
+        marks: Sequence[Mark] = ()
         if case.person is not None:
-            start, end = window(case)
-            hours = self._kept(start - MARGIN, end + MARGIN)
-            marks = (await self._store.marks(venue.code, hours, [case.person])).get(case.person, [])
+            if found is None:
+                reading = Reading([self._own_hours(case)], [case.person])
+                found = await self._store.marks_in(venue.code, reading)
+            marks = found.marks.get(case.person, ())
         kept = self._kept(*window(case))
         inside = (kept.start * 60, kept.stop * 60)
         return [
@@ -272,15 +310,20 @@ class Matcher:
         return range(first, max(first, last))
 
     async def _decide(
-        self, touch: Touch, venue: Venue, case: Case, runs: Sequence[list[int]], first: Attempt | None
+        self,
+        persons: Sequence[str] | None,
+        venue: Venue,
+        case: Case,
+        runs: Sequence[list[int]],
+        first: Attempt | None,
     ) -> tuple[_Pending | None, int]:
-        """What changes, and of how many of these runs of days; of one at least.
+        """What changes for these contacts (None: for all), and of how many of these runs of days; of one at
+        least.
 
         `first`: an attempt of this match that read every entry; it serves as long as nobody made another,
         which (3) finds out.
         """
         store = self._store
-        persons = None if touch.persons is None else sorted(touch.persons)
         if persons:  # as many entries are named to (1) as may be read
             runs = runs[: max(1, _ENTRIES_AT_A_TIME // (len(persons) * _DAYS_AT_A_TIME))]
         asked = list(chain.from_iterable(runs))
@@ -288,17 +331,26 @@ class Matcher:
         looked_at = persons
         if persons is not None and case.person is not None:
             looked_at = [*persons, case.person]
+        # a mark between two stretches is too far from every day that is decided to matter to it
+        reading = Reading(self._stretches(runs), looked_at, _ENTRIES_AT_A_TIME)
         while True:
             if first is not None and keys is None:
                 attempt, first = first, None
             else:
-                attempt = await store.set_flag(venue.code, case, keys, asked, self._clock_ms())  # (1)
+                attempt = await store.set_flag(  # (1)
+                    venue.code,
+                    case,
+                    keys,
+                    asked,
+                    self._clock_ms(),
+                    reading=None if keys is None else reading,
+                )
                 await self._see_moves(case, venue)
             case = attempt.case
-            # a mark between two stretches is too far from every day that is decided to matter to it
-            marks, done = await store.marks_in(
-                venue.code, self._stretches(runs), looked_at, _ENTRIES_AT_A_TIME
-            )
+            found = attempt.found
+            if keys is None or found is None:  # everybody's can be many: by themselves
+                found = await store.marks_in(venue.code, reading)
+            marks, done = found.marks, found.stretches
             days = list(chain.from_iterable(runs[:done]))
             wanted = set(days)
             snapshot = Snapshot(

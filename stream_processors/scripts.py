@@ -24,17 +24,18 @@ _CALLS_A_TRIP: Final = 16  # a reply is not read before the last one of its trip
 
 # The scripts that begin with a part of their own that they share.
 _SHARED: Final = {
-    "set_person_case": "_index",
-    "erase_index": "_index",
-    "add_marks": "_marks",
-    "read_marks": "_marks",
-    "erase_marks": "_marks",
+    "set_person_case": ("_index",),
+    "erase_index": ("_index",),
+    "add_marks": ("_marks",),
+    "read_marks": ("_marks", "_reading"),
+    "set_flag": ("_marks", "_reading"),
+    "erase_marks": ("_marks",),
 }
 
 
 def source(name: str) -> str:
     """The text of a script as the server gets it: the comparison of epochs, then the step."""
-    parts = ["_guard", *([_SHARED[name]] if name in _SHARED else []), name]
+    parts = ["_guard", *_SHARED.get(name, ()), name]
     return "".join((_LUA / f"{part}.lua").read_text() for part in parts)
 
 

@@ -43,7 +43,6 @@ from stream_processors.servers import Servers
 
 # Some 20 ms of Redis, which others wait for
 _MARKS_A_CALL: Final = 4_000
-_ALL: Final = 1 << 52  # more than any stretch of hours holds
 # Readings of everybody at a venue that are under way at once, each in a trip of its own: dozens of a market's
 # in one trip would block Redis for seconds, and then the loop, past the client's time-out.
 _WHOLE_READS: Final = 4
@@ -67,13 +66,33 @@ class Ingested:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """Which marks of a venue to read: of these persons or of everybody, in stretches of hours that do not
+    meet, in their order. None is begun once `most` marks were found, or persons asked for by name."""
+
+    stretches: Sequence[range]
+    persons: Sequence[str] | None
+    most: int = 1 << 52  # more than any stretch of hours holds
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Marks that were read, and of how many stretches."""
+
+    marks: dict[str, list[Mark]]
+    stretches: int
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
-    """The first step of a match: the case record that stands, the attempt's number, the entries."""
+    """The first step of a match: the case record that stands, the attempt's number, the entries, and the
+    marks that were asked for."""
 
     case: Case
     number: int
     standing: Mapping[Key, Standing]
     warned: Mapping[int, Warned]
+    found: Found | None = None
 
 
 class Store:
@@ -262,13 +281,24 @@ class Store:
     # --- a match ------------------------------------------------------------------------------
 
     async def set_flag(
-        self, venue: str, case: Case, keys: Iterable[Key] | None, days: Iterable[int], now_ms: int
+        self,
+        venue: str,
+        case: Case,
+        keys: Iterable[Key] | None,
+        days: Iterable[int],
+        now_ms: int,
+        *,
+        reading: Reading | None = None,
     ) -> Attempt:
-        """First step: flag the venue, count the attempt, read the entries of `keys` (none: all)."""
+        """First step: flag the venue, count the attempt, read the entries of `keys` (none: all), then marks.
+
+        `reading` is for marks of persons by name; everybody's at a place can be many: `marks_in`.
+        """
         layout = self.layout
         wanted: list[str] = []
         if keys is not None:
             wanted = [exposure_field(*key) for key in keys] + [warning_field(day) for day in days]
+        asked = None if reading is None else self._asked(venue, reading)
         reply = await self._scripts.run(
             "set_flag",
             [layout.flags(venue), layout.entries(venue, case.case_id)],
@@ -277,12 +307,13 @@ class Store:
                 layout.case_record(case, now_ms),
                 layout.case_expiry(case, now_ms),
                 now_ms // 1000,
+                b"" if asked is None else asked,
                 *wanted,
             ],
         )
         standing: dict[Key, Standing] = {}
         warned: dict[int, Warned] = {}
-        for name, value in zip(reply[2::2], reply[3::2], strict=True):
+        for name, value in zip(reply[3::2], reply[4::2], strict=True):
             parsed = read_field(name)
             if parsed is None:
                 continue
@@ -291,41 +322,37 @@ class Store:
                 warned[day] = unpack_warned(value)
             else:
                 standing[subject, day] = unpack_standing(value)
-        return Attempt(read_case(reply[0]), int(reply[1]), standing, warned)
+        found = None
+        if reading is not None:
+            found = _found(reading, reply[2]) if asked else Found({}, len(reading.stretches))
+        return Attempt(read_case(reply[0]), int(reply[1]), standing, warned, found)
 
     async def marks(self, venue: str, hours: range, persons: Sequence[str] | None) -> dict[str, list[Mark]]:
         """The marks at a venue in these hours: of these persons, or of everybody."""
-        found, _ = await self.marks_in(venue, [hours], persons, _ALL)
-        return found
+        return (await self.marks_in(venue, Reading([hours], persons))).marks
 
-    async def marks_in(
-        self, venue: str, stretches: Sequence[range], persons: Sequence[str] | None, most: int
-    ) -> tuple[dict[str, list[Mark]], int]:
-        """The marks in stretches of hours that do not meet, in their order, and how many stretches were read:
-        none is begun once `most` marks were found, or persons asked for by name."""
-        asked = [hours for hours in stretches if hours]
-        if not asked or (persons is not None and not persons):
-            return {}, len(stretches)
-        layout = self.layout
-        fields = [bytes.fromhex(person) for person in persons or ()]
-        limits = chain.from_iterable((hours.start, hours.stop - 1) for hours in asked)
-        request = [layout.bucket_prefix(venue), fields, most, *limits]
-        call: Call = (
-            "read_marks",
-            [layout.bucket(venue, asked[0].start)],
-            [msgpack.packb(request, use_bin_type=False)],
-        )
-        if fields:
-            read, reply = await self._scripts.run(*call)
-        else:
-            async with self._whole:
-                ((read, reply),) = await self._scripts.run_all([call])
-        found: dict[str, list[Mark]] = {}
-        for hour, entries in zip(reply[::2], reply[1::2], strict=True):
-            for person, mark in marks_of(hour, entries):
-                found.setdefault(person, []).append(mark)
-        done = len(stretches) if read == len(asked) else stretches.index(asked[read])
-        return found, done
+    async def marks_in(self, venue: str, reading: Reading) -> Found:
+        """Some of the marks at a venue."""
+        asked = self._asked(venue, reading)
+        if asked is None:
+            return Found({}, len(reading.stretches))
+        # the script wants a key of the slot; which hour's does not matter
+        call: Call = ("read_marks", [self.layout.bucket(venue, 0)], [asked])
+        if reading.persons:
+            return _found(reading, await self._scripts.run(*call))
+        async with self._whole:
+            (reply,) = await self._scripts.run_all([call])
+            return _found(reading, reply)
+
+    def _asked(self, venue: str, reading: Reading) -> bytes | None:
+        """The request of a script; None: there is nothing to read."""
+        limits = [limit for hours in reading.stretches if hours for limit in (hours.start, hours.stop - 1)]
+        if not limits or (reading.persons is not None and not reading.persons):
+            return None
+        fields = [bytes.fromhex(person) for person in reading.persons or ()]
+        request = [self.layout.bucket_prefix(venue), fields, reading.most, *limits]
+        packed: bytes = msgpack.packb(request, use_bin_type=False)
+        return packed
 
     async def write_pending(self, venue: str, case_id: str, number: int, decision: Decision) -> bool:
         """Third step: write what will change as pending; false when the attempt has to be made again."""
@@ -366,6 +393,17 @@ class Store:
             calm = Warned(warned.version, warned.status, warned.presences, warned.contacts)
             arguments += [warning_field(day), pack_warned(warned), pack_warned(calm)]
         await self._scripts.run("clear_pending", [self.layout.entries(venue, case_id)], arguments)
+
+
+def _found(reading: Reading, reply: Any) -> Found:
+    """Of a reply to a request that asked for something."""
+    read, hours = reply
+    marks: dict[str, list[Mark]] = {}
+    for hour, entries in zip(hours[::2], hours[1::2], strict=True):
+        for person, mark in marks_of(hour, entries):
+            marks.setdefault(person, []).append(mark)
+    asked = [number for number, stretch in enumerate(reading.stretches) if stretch]
+    return Found(marks, len(reading.stretches) if read == len(asked) else asked[read])
 
 
 def _places(days: range, entries: Sequence[Any]) -> list[tuple[int, str]]:

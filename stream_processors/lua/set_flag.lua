@@ -1,7 +1,8 @@
--- First step of a match: flag the venue with the case, count the attempt, read what stands published.
+-- First step of a match: flag the venue with the case, count the attempt, read what stands published, then marks.
 -- KEYS[1] f: of the venue, KEYS[2] e: of venue and case.
--- ARGV: case_id, record, expire_at, now (seconds), then fields of e to read; none: all of them.
--- Returns { record that stands, n, field, value, ... }.
+-- ARGV: case_id, record, expire_at, now (seconds), marks to read (a request of _reading.lua; '': none), then fields of
+-- e to read; none: all of them.
+-- Returns { record that stands, n, marks as _reading.lua returns them or false, field, value, ... }.
 local flags, entries = KEYS[1], KEYS[2]
 local record = ARGV[2]
 local standing = redis.call('HGET', flags, ARGV[1])
@@ -25,13 +26,13 @@ for _, key in ipairs(KEYS) do
         redis.call('EXPIREAT', key, ARGV[3], 'GT')
     end
 end
-local reply = { record, n }
-if #ARGV == 4 then
+local reply = { record, n, ARGV[5] ~= '' and read_marks(ARGV[5]) }
+if #ARGV == 5 then
     for _, item in ipairs(redis.call('HGETALL', entries)) do
         reply[#reply + 1] = item
     end
 else
-    for i = 5, #ARGV do
+    for i = 6, #ARGV do
         local value = redis.call('HGET', entries, ARGV[i])
         if value then
             reply[#reply + 1] = ARGV[i]

@@ -29,7 +29,7 @@ from tests.stream.harness import Installation, installed, person
 pytestmark = pytest.mark.engines
 
 ROLES = ("ingest", "cases", "matcher", "archive", "gateway")
-SCANS, DECLARED = 50_000, 250
+SCANS, DECLARED = 200_000, 250  # some seconds of work
 # What may be done twice: the pieces under way (4 of ingest), when they take longer than the drain.
 MOST_SCANS, MOST_CASES = 4 * CHUNK_RECORDS, DECLARED
 # Half of the session's 20 s: whoever takes over does not have to wait for the session's end.
@@ -92,7 +92,7 @@ def test_every_role_ends_cleanly_in_the_middle_of_its_work(settings: Settings, t
         assert set(device.accepted) <= posted
 
         left = {role: sum(each.lag for each in stand(own, role).values()) for role in ROLES[:4]}
-        assert left["ingest"] > 0, f"it was over before the end: {left}"
+        assert left["ingest"] > 1_000, f"it was over before the end: {left}"
         again = done_again(there)
         print(f"ended after {took}, left {left}, to be done again {again}")
         assert again["archive"] == 0

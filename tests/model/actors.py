@@ -214,7 +214,10 @@ class Actors:
             return port.next.result()
         if isinstance(task.exception(), PublishError):
             return DEAD
-        if error := task.exception():
+        error = task.exception()
+        if isinstance(error, (AttributeError, NameError, TypeError)):
+            raise error  # a mistake of the program, which says nothing about the protocol
+        if error:
             raise ActorError(f"{start[0]}: {error!r}") from error
         return DONE
 

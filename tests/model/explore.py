@@ -4,7 +4,9 @@ Actors: one for each scan (each on a partition of its own), one for all versions
 their topic, the matcher, and whoever sees that a venue has another parent. An actor may crash at any step and
 begin again (redelivery); or leave a zombie that goes on as if it had not been replaced. A matcher that takes
 over begins its transactional id first, so a zombie's write is refused from then on. What a matcher reads may
-be one record or all that is there. A process may know an older register than there is, until it looks.
+be one record or all that is there; it may begin with what comes next beside the last step of what it
+published, and acknowledges the one not before the other. A process may know an older register than there is,
+until it looks.
 """
 
 from __future__ import annotations
@@ -47,6 +49,8 @@ class World(NamedTuple):
     touched: tuple[bytes, ...]  # what is not acknowledged
     taken: int  # records of the chunk at hand
     match: int  # node, or _FINISHED: no chunk at hand
+    settling: int  # records before those that are published, and still in their last step
+    settle: int  # node of that
     incarnation: int
     owner: int  # whose incarnation may write
     zombies: tuple[tuple[str, int, int], ...]  # kind, node, incarnation
@@ -89,18 +93,35 @@ def _exposure(value: bytes) -> dict[str, Any]:
     return found
 
 
+def _last_step(ask: Ask) -> bool:
+    """Whether a matcher has published: it remembers new venues of the case, or clears what was pending."""
+    if ask.kind != SCRIPT:
+        return False
+    name, _, args = ask.what
+    return name == "clear_pending" or (name == "add_case_venues" and bool(args))
+
+
 class Explorer:
     """Explores one scenario. Without `fence`, a zombie's write is taken; with `early_ack`, a scan is
-    acknowledged before its visit is written: two protocols that have to be found out."""
+    acknowledged before its visit is written: two protocols that have to be found out. Without `beside`, the
+    matcher begins with nothing before it has cleared what it published: fewer states."""
 
     def __init__(
-        self, scenario: Scenario, tree: Tree, scripts: Scripts, fence: bool = True, early_ack: bool = False
+        self,
+        scenario: Scenario,
+        tree: Tree,
+        scripts: Scripts,
+        *,
+        fence: bool = True,
+        early_ack: bool = False,
+        beside: bool = True,
     ) -> None:
         self._scenario = scenario
         self._tree = tree
         self._scripts = scripts
         self._fence = fence
         self._early_ack = early_ack
+        self._beside = beside
         about = {orjson.loads(value).get("person") for value in scenario.cases}
         self._of_a_case = [orjson.loads(value)["person"] in about for value in scenario.scans]
 
@@ -162,6 +183,8 @@ class Explorer:
             touched=(),
             taken=0,
             match=_FINISHED,
+            settling=0,
+            settle=_FINISHED,
             incarnation=1,
             owner=0,
             zombies=(),
@@ -194,7 +217,9 @@ class Explorer:
             alive = tuple(each for each in world.zombies if self._goes_on(each[1]))
             if alive != world.zombies:
                 world = world._replace(zombies=alive)
-        if world.match == _FINISHED and not any(kind == "match" for kind, _, _ in world.zombies):
+        if world.match == world.settle == _FINISHED and not any(
+            kind == "match" for kind, _, _ in world.zombies
+        ):
             world = world._replace(redis=self._scripts.at_rest(world.redis))
         return world
 
@@ -283,38 +308,64 @@ class Explorer:
         return [*found, after._replace(case=child)]
 
     def _step_of_matcher(self, world: World) -> list[World]:
+        found = self._step_of_settling(world)
         if world.match == _FINISHED:
-            left = len(world.touched)
+            ready = world.touched[world.settling :]
             owned = world.owner == world.incarnation
-            return [
+            return found + [
                 world._replace(
                     taken=count,
-                    match=self._tree.root(("match", owned, world.touched[:count], self._known(known))),
+                    match=self._tree.root(("match", owned, ready[:count], self._known(known))),
                     known=known,
                 )
-                for count in sorted({1, left} - {0})
+                for count in sorted({1, len(ready)} - {0})
                 for known in sorted({world.known, world.register})
-                if left
+                if ready
             ]
         ask = self._tree.ask(world.match)
-
-        def again(base: World) -> World:
-            return base._replace(
-                taken=0, match=_FINISHED, incarnation=base.incarnation + 1, known=base.register
-            )
-
-        found = [
-            again(base) for base in self._faults(world, "match", world.match, _FINISHED, world.incarnation)
+        found += [
+            self._taken_over(base)
+            for base in self._faults(world, "match", world.match, _FINISHED, world.incarnation)
         ]
         if ask is DEAD:  # shut out: it ends, and a new one takes over
-            return [again(world)]
+            return [*found, self._taken_over(world)]
         if ask is DONE:
+            if world.settle != _FINISHED:  # what came before is acknowledged first
+                return found
             left_over = world.touched[world.taken :]
             return [*found, world._replace(touched=left_over, taken=0, match=_FINISHED)]
+        if self._beside and _last_step(ask) and world.settle == _FINISHED:
+            found.append(world._replace(settling=world.taken, settle=world.match, taken=0, match=_FINISHED))
         if ask.kind == FRESH:
             world = world._replace(known=world.register)
         after, child = self._answer(world, world.match, ask, world.incarnation)
         return [*found, after._replace(match=child)]
+
+    def _step_of_settling(self, world: World) -> list[World]:
+        if world.settle == _FINISHED:
+            return []
+        ask, found = self._tree.ask(world.settle), list[World]()
+        if world.match == _FINISHED:  # else the process fails with the chunk at hand
+            found = [
+                self._taken_over(base)
+                for base in self._faults(world, "match", world.settle, _FINISHED, world.incarnation)
+            ]
+        if ask is DONE:
+            left_over = world.touched[world.settling :]
+            return [*found, world._replace(touched=left_over, settling=0, settle=_FINISHED)]
+        after, child = self._answer(world, world.settle, ask, world.incarnation)
+        return [*found, after._replace(settle=child)]
+
+    def _taken_over(self, world: World) -> World:
+        """The world once a new matcher begins where nothing is acknowledged."""
+        return world._replace(
+            taken=0,
+            match=_FINISHED,
+            settling=0,
+            settle=_FINISHED,
+            incarnation=world.incarnation + 1,
+            known=world.register,
+        )
 
     def _faults(self, world: World, kind: str, node: int, root: int, incarnation: int) -> list[World]:
         """The worlds in which this actor has just crashed, or was replaced and goes on as a zombie."""
@@ -323,8 +374,10 @@ class Explorer:
         less = world._replace(faults=world.faults - 1)
         if not self._scenario.zombies or self._tree.ask(node) is DONE:
             return [less]
-        zombies = tuple(sorted((*world.zombies, (kind, node, incarnation))))
-        return [less, less._replace(zombies=zombies)]
+        late = [(kind, node, incarnation)]
+        if kind == "match" and world.settle not in {node, _FINISHED}:
+            late.append((kind, world.settle, incarnation))
+        return [less, less._replace(zombies=tuple(sorted((*world.zombies, *late))))]
 
     def _answer(self, world: World, node: int, ask: Ask, incarnation: int) -> tuple[World, int]:
         """Do what an actor asks; the world after it and the actor's node."""
@@ -364,7 +417,7 @@ class Explorer:
         return (
             all(node == _FINISHED for node in world.scans)
             and world.case == _FINISHED
-            and world.match == _FINISHED
+            and world.match == world.settle == _FINISHED
             and not world.touched
             and world.mover == _FINISHED
             and world.register == self._scenario.registers[-1]

@@ -21,7 +21,7 @@ TOUCHES: Final[Mapping[str, str]] = {
     "set_case": "k",
     "set_person_case": "cwp",
     "add_case_venues": "k",
-    "set_flag": "fe",
+    "set_flag": "feb",
     "read_marks": "b",
     "write_pending": "e",
     "clear_pending": "e",

@@ -13,10 +13,9 @@ from schemas.events import Case, Venue
 from stream_processors.cases import Cases
 from stream_processors.matcher import Matcher
 from stream_processors.matching import Decision, Key
-from stream_processors.presence import Mark
 from stream_processors.requests import Marks
 from stream_processors.scripts import source
-from stream_processors.store import Attempt, Ingested, Store
+from stream_processors.store import Attempt, Found, Ingested, Reading, Store
 from stream_processors.touches import Touch, touched_records
 
 
@@ -63,17 +62,24 @@ class MarksThenFlag(Store):
     """The marks are read before the flag is set."""
 
     async def set_flag(
-        self, venue: str, case: Case, keys: Iterable[Key] | None, days: Iterable[int], now_ms: int
+        self,
+        venue: str,
+        case: Case,
+        keys: Iterable[Key] | None,
+        days: Iterable[int],
+        now_ms: int,
+        *,
+        reading: Reading | None = None,
     ) -> Attempt:
         hours = range(now_ms // 3_600_000 - 4 * 24, now_ms // 3_600_000 + 24)
-        self._before = await super().marks(venue, hours, None)
-        return await super().set_flag(venue, case, keys, days, now_ms)
+        self._before = (await super().marks_in(venue, Reading([hours], None))).marks
+        attempt = await super().set_flag(venue, case, keys, days, now_ms)
+        return attempt if reading is None else replace(attempt, found=await self.marks_in(venue, reading))
 
-    async def marks_in(
-        self, venue: str, stretches: Sequence[range], persons: Sequence[str] | None, most: int
-    ) -> tuple[dict[str, list[Mark]], int]:
-        found = {who: list(marks) for who, marks in self._before.items() if persons is None or who in persons}
-        return found, len(stretches)
+    async def marks_in(self, venue: str, reading: Reading) -> Found:
+        asked = reading.persons
+        found = {who: marks for who, marks in self._before.items() if asked is None or who in asked}
+        return Found(found, len(reading.stretches))
 
 
 class ForgetsVenues(Store):

@@ -91,12 +91,15 @@ def _expected(marks: Iterable[oracle.AMark], case: Case) -> dict[tuple[str, int]
     return {(who, first): minutes for who, _, _, minutes, first, _ in found}
 
 
-@pytest.mark.parametrize(("run", "entries"), [(1, 1), (1, 60), (4, 5), (4, 50_000)])
+@pytest.mark.parametrize(
+    ("run", "entries", "named"), [(1, 1, 1), (1, 60, 500), (4, 5, 2), (4, 50_000, 1), (4, 50_000, 500)]
+)
 def test_pieces_say_the_same_as_the_whole(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, run: int, entries: int
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, run: int, entries: int, named: int
 ) -> None:
     monkeypatch.setattr(matcher, "_DAYS_AT_A_TIME", run)
     monkeypatch.setattr(matcher, "_ENTRIES_AT_A_TIME", entries)
+    monkeypatch.setattr(matcher, "_NAMED_AT_A_TIME", named)
     now = now_ms()
     first = now // MINUTE - (DAYS + 2) * 1440
 
@@ -138,7 +141,7 @@ def test_pieces_say_the_same_as_the_whole(
         case = version(1, 0, DAYS * 1440)
         await own.process(0, [Touch(PLACE.code, case, persons=None)])
         assert published.standing() == _expected(known, case)
-        late = _stays(chance, 9, first)
+        late = set().union(*(_stays(chance, who, first) for who in (7, 8, 9)))
         await add(late)
         touch = Touch(PLACE.code, case)
         for newcomer, _, at, _ in late:

@@ -11,7 +11,7 @@ from schemas.settings import Settings
 from stream_processors.layout import Layout
 from stream_processors.requests import MarkRow, Marks
 from stream_processors.servers import connect
-from stream_processors.store import Store
+from stream_processors.store import Reading, Store
 from tests.stream.harness import HOUR, now_ms, person
 
 pytestmark = pytest.mark.engines
@@ -44,9 +44,9 @@ def test_no_more_stretches_are_read_than_there_is_room_for(settings: Settings) -
         await store.add_scans(Marks.of(rows), [])
         named = [person(n) for n in range(4)]
         asked = [(None, 10), (None, 11), (named, 12), (named, 13), (["f" * 16], 3), (["f" * 16], 4)]
-        found = [await store.marks_in("CDEF", stretches, whom, most) for whom, most in asked]
+        found = [await store.marks_in("CDEF", Reading(stretches, whom, most)) for whom, most in asked]
         await store.close()
-        return [(set(marks), done) for marks, done in found]
+        return [(set(each.marks), each.stretches) for each in found]
 
     everybody, odd = {person(n) for n in range(20)}, {person(n) for n in range(1, 20, 2)}
     some = {person(n) for n in range(4)}
