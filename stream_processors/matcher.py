@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from schemas.events import Case, Venue
 from schemas.times import MS_PER_MINUTE, day_start, local_day
+from stream_processors.entries import marks_to_decide
 from stream_processors.matching import (
     MARGIN,
     Decision,
@@ -292,7 +293,7 @@ class Matcher:
             if found is None:
                 reading = Reading([self._own_hours(case)], [case.person])
                 found = await self._store.marks_in(venue.code, reading)
-            marks = found.marks.get(case.person, ())
+            marks = found.entries.of(case.person)
         kept = self._kept(*window(case))
         inside = (kept.start * 60, kept.stop * 60)
         return [
@@ -350,19 +351,21 @@ class Matcher:
             found = attempt.found
             if keys is None or found is None:  # everybody's can be many: by themselves
                 found = await store.marks_in(venue.code, reading)
-            marks, done = found.marks, found.stretches
+            done = found.stretches
             days = list(chain.from_iterable(runs[:done]))
             wanted = set(days)
+            standing = {key: entry for key, entry in attempt.standing.items() if key[1] in wanted}
+            covered = self._covers(case, venue.code)
             snapshot = Snapshot(
                 case=case,
                 dwell=venue.dwell,
                 days=days,
-                marks=marks,
-                standing={key: entry for key, entry in attempt.standing.items() if key[1] in wanted},
+                marks=marks_to_decide(found.entries, case, venue.dwell, covered, standing),
+                standing=standing,
                 warned=attempt.warned,
                 frozen=self._frozen(days),
                 whole=persons is None,
-                covered=self._covers(case, venue.code),
+                covered=covered,
             )
             decision = decide(snapshot, self._clock_ms())  # (2)
             if not decision.exposures and not decision.warnings:

@@ -76,9 +76,10 @@ class Snapshot:
     """Everything a decision rests on, read after the flag was set.
 
     `days`: the local days to decide. `marks`: of the case's person and of every contact that is looked
-    at, from MARGIN before the first day to MARGIN after the last. `frozen`: days whose marks have begun
-    to expire. `whole`: whether `standing` holds every contact's entries of these days. `covered`: whether
-    the case is about this place at all; a place-time is not once the venue is no longer below its own.
+    at, from MARGIN before the first day to MARGIN after the last; whoever cannot have been there while the
+    case was, and of whom nothing stands, may be left out. `frozen`: days whose marks have begun to expire.
+    `whole`: whether `standing` holds every contact's entries of these days. `covered`: whether the case is
+    about this place at all; a place-time is not once the venue is no longer below its own.
     """
 
     case: Case
@@ -127,6 +128,14 @@ def infectious_of(case: Case, mine: Sequence[Interval]) -> list[Interval]:
         start, end = window(case)
         return [(start, end + case.linger)] if start < end + case.linger else []
     return linger(mine, case.linger)
+
+
+def there(
+    case: Case, marks: Iterable[Mark], dwell: int, covered: bool
+) -> tuple[list[Interval], list[Interval]]:
+    """The case's presences at a place, and when it is infectious; nothing where the case is not about it."""
+    mine = own_presences(case, marks, dwell) if covered else []
+    return mine, infectious_of(case, mine) if covered else []
 
 
 def days_of(intervals: Iterable[Interval]) -> set[int]:
@@ -188,8 +197,7 @@ def decide(snapshot: Snapshot, now_ms: int) -> Decision:
     case = snapshot.case
     own = case.person
     own_marks = snapshot.marks.get(own, ()) if own is not None else ()
-    mine = own_presences(case, own_marks, snapshot.dwell) if snapshot.covered else []
-    infectious = infectious_of(case, mine) if snapshot.covered else []
+    mine, infectious = there(case, own_marks, snapshot.dwell, snapshot.covered)
     evidence = {day: _count(own_marks, day) for day in snapshot.days}
 
     exposures: dict[Key, Standing] = {}

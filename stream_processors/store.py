@@ -16,11 +16,11 @@ import numpy as np
 
 from schemas.events import Case
 from schemas.times import MS_PER_MINUTE
+from stream_processors.entries import Entries
 from stream_processors.guard import Guard, StoreState
 from stream_processors.layout import (
     Layout,
     exposure_field,
-    marks_of,
     pack_standing,
     pack_warned,
     read_case,
@@ -79,7 +79,7 @@ class Reading:
 class Found:
     """Marks that were read, and of how many stretches."""
 
-    marks: dict[str, list[Mark]]
+    entries: Entries
     stretches: int
 
 
@@ -324,18 +324,18 @@ class Store:
                 standing[subject, day] = unpack_standing(value)
         found = None
         if reading is not None:
-            found = _found(reading, reply[2]) if asked else Found({}, len(reading.stretches))
+            found = _found(reading, reply[2]) if asked else Found(Entries(()), len(reading.stretches))
         return Attempt(read_case(reply[0]), int(reply[1]), standing, warned, found)
 
     async def marks(self, venue: str, hours: range, persons: Sequence[str] | None) -> dict[str, list[Mark]]:
         """The marks at a venue in these hours: of these persons, or of everybody."""
-        return (await self.marks_in(venue, Reading([hours], persons))).marks
+        return (await self.marks_in(venue, Reading([hours], persons))).entries.marks()
 
     async def marks_in(self, venue: str, reading: Reading) -> Found:
         """Some of the marks at a venue."""
         asked = self._asked(venue, reading)
         if asked is None:
-            return Found({}, len(reading.stretches))
+            return Found(Entries(()), len(reading.stretches))
         # the script wants a key of the slot; which hour's does not matter
         call: Call = ("read_marks", [self.layout.bucket(venue, 0)], [asked])
         if reading.persons:
@@ -398,12 +398,9 @@ class Store:
 def _found(reading: Reading, reply: Any) -> Found:
     """Of a reply to a request that asked for something."""
     read, hours = reply
-    marks: dict[str, list[Mark]] = {}
-    for hour, entries in zip(hours[::2], hours[1::2], strict=True):
-        for person, mark in marks_of(hour, entries):
-            marks.setdefault(person, []).append(mark)
+    entries = Entries(list(zip(hours[::2], hours[1::2], strict=True)))
     asked = [number for number, stretch in enumerate(reading.stretches) if stretch]
-    return Found(marks, len(reading.stretches) if read == len(asked) else asked[read])
+    return Found(entries, len(reading.stretches) if read == len(asked) else asked[read])
 
 
 def _places(days: range, entries: Sequence[Any]) -> list[tuple[int, str]]:

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from schemas.events import Case, Venue
 from stream_processors.cases import Cases
+from stream_processors.entries import Entries
+from stream_processors.layout import ENTRY_SIZE
 from stream_processors.matcher import Matcher
 from stream_processors.matching import Decision, Key
 from stream_processors.requests import Marks
@@ -58,6 +60,10 @@ class PublishThenRecord(Store):
         await super().write_pending(venue, case_id, 0, _settled(decision))
 
 
+def _each(entries: bytes) -> list[bytes]:
+    return [entries[at : at + ENTRY_SIZE] for at in range(0, len(entries), ENTRY_SIZE)]
+
+
 class MarksThenFlag(Store):
     """The marks are read before the flag is set."""
 
@@ -72,14 +78,17 @@ class MarksThenFlag(Store):
         reading: Reading | None = None,
     ) -> Attempt:
         hours = range(now_ms // 3_600_000 - 4 * 24, now_ms // 3_600_000 + 24)
-        self._before = (await super().marks_in(venue, Reading([hours], None))).marks
+        self._before = (await super().marks_in(venue, Reading([hours], None))).entries
         attempt = await super().set_flag(venue, case, keys, days, now_ms)
         return attempt if reading is None else replace(attempt, found=await self.marks_in(venue, reading))
 
     async def marks_in(self, venue: str, reading: Reading) -> Found:
-        asked = reading.persons
-        found = {who: marks for who, marks in self._before.items() if asked is None or who in asked}
-        return Found(found, len(reading.stretches))
+        asked = None if reading.persons is None else [bytes.fromhex(person) for person in reading.persons]
+        found = [
+            (hour, b"".join(entry for entry in _each(entries) if asked is None or entry[:8] in asked))
+            for hour, entries in self._before.buckets
+        ]
+        return Found(Entries(found), len(reading.stretches))
 
 
 class ForgetsVenues(Store):
