@@ -39,6 +39,7 @@ from stream_processors.store import Store
 GOAL: Final = 40.0
 _PREFIXES: Final = {
     "b": "b: buckets of a venue's hour",
+    "d": "d: large groups of a bucket",
     "p": "p: index of persons",
     "c": "c: cases of a person",
     "w": "w: who has cases",

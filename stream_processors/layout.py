@@ -24,9 +24,9 @@ from stream_processors.presence import IN, OUT, VOID, Mark
 
 KINDS: Final = {"in": IN, "out": OUT, "void": VOID}
 ENTRY_SIZE: Final = 13
-# A bucket is so many fields at most, groups of persons by the last bits of theirs. A field a person costs 7
-# bytes more for each, and a look and a write; and beyond 512 of them, as a hash table, 60. Lua has the same
-# number.
+# A bucket is so many groups of persons at most, by the last bits of theirs; a large group is a hash of its
+# own (lua/_marks.lua). A field a person costs 7 bytes more for each, and a look and a write; and beyond 512
+# of them, as a hash table, 60. Lua has the same number.
 GROUPS: Final = 32
 _DAY_SECONDS: Final = 86_400
 # Marks outlive the retention by this, so that a scan accepted on its last day still meets its neighbours.
@@ -37,8 +37,8 @@ _DIGIT: Final = {character: value for value, character in enumerate(ALPHABET, 1)
 # list of 16 shards in one call, and a case reads one list for each day (16 bytes a mark).
 INDEX_LISTS: Final = 16
 # Written into the store; another one there has to be rebuilt. 2: the index is lists of a day. 3: a bucket is
-# groups of persons.
-LAYOUT_VERSION: Final = "3"
+# groups of persons. 4: large groups are apart; what 3 wrote is as good.
+LAYOUT_VERSION: Final = "4"
 # Keys of layouts before this one, which no script reads: a rebuild takes them away. A family that is laid out
 # anew gets another letter, else what stands of the old one would be read as new.
 FORMER_KEYS: Final = ("v:*",)
@@ -111,7 +111,11 @@ class Layout:
         return f"b:{{{self.shard(venue)}}}:{venue}:"
 
     def bucket(self, venue: str, hour: int) -> str:
-        """HASH: group of persons (a character) → their marks of the hour, entries of 13 bytes."""
+        """HASH: group of persons (a character) → their marks of the hour, entries of 13 bytes.
+
+        Of a large group nothing: it is a hash of its own, by parts, under this key with `d` for `b` and the
+        group at its end.
+        """
         return f"{self.bucket_prefix(venue)}{hour}"
 
     def index_list(self, shard: int, part: int, day: int) -> str:

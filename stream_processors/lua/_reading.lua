@@ -1,3 +1,16 @@
+-- All entries of a bucket.
+local function everybody(key)
+    local fields, found = redis.call('HGETALL', key), {}
+    for at = 2, #fields, 2 do
+        local entries = fields[at]
+        if entries == '' then
+            entries = table.concat(redis.call('HVALS', large(key, fields[at - 1])))
+        end
+        found[#found + 1] = entries
+    end
+    return table.concat(found)
+end
+
 -- Marks at a venue, of a request as read_marks and set_flag take it: { bucket_prefix, persons, most, first hour, last
 -- hour, first hour, last hour, ... }
 --   no persons: everybody. Stretches of hours are read in their order, none is begun once `most` entries were found,
@@ -6,7 +19,6 @@
 local function read_marks(packed)
     local request = cmsgpack.unpack(packed)
     local prefix, persons, most = request[1], request[2], request[3]
-    local sub = string.sub
     local places, names, of = {}, {}, {} -- group → its place among the names asked for; that of each person
     for number, person in ipairs(persons) do
         local group = group_of(person, 1)
@@ -22,7 +34,7 @@ local function read_marks(packed)
             local key = prefix .. string.format('%d', hour)
             local entries
             if #persons == 0 then
-                entries = table.concat(redis.call('HVALS', key))
+                entries = everybody(key)
             else
                 local groups, theirs, any = redis.call('HMGET', key, unpack(names)), {}, false
                 for place = 1, #names do
@@ -30,7 +42,11 @@ local function read_marks(packed)
                 end
                 -- most hours of a stretch have no bucket
                 for number = 1, any and #persons or 0 do
-                    local person, group = persons[number], groups[of[number]]
+                    local person = persons[number]
+                    local group = groups[of[number]]
+                    if group == '' then
+                        group = redis.call('HGET', large(key, names[of[number]]), part_of(person, 1))
+                    end
                     local there = group and entry_at(group, person, 1)
                     while there do
                         theirs[#theirs + 1] = sub(group, there, there + 12)

@@ -7,7 +7,7 @@
 -- added); flags { index of flag_keys, HGETALL } each.
 local request = cmsgpack.unpack(ARGV[1])
 local buckets, flag_keys = request[1], request[2]
-local call, sub = redis.call, string.sub
+local call = redis.call
 local verdicts, count = {}, 0
 local any_erased = call('EXISTS', erased) == 1 -- hardly ever: nothing more is asked otherwise
 
@@ -25,6 +25,42 @@ local function verdict_of(value, entry)
     return 'n', value .. entry
 end
 
+-- a group that has grown too large
+local function cut(key, group, value, expire_at)
+    local names, parts, fields = {}, {}, {}
+    for at = 1, #value, 13 do
+        local part = part_of(value, at)
+        if not parts[part] then
+            names[#names + 1], parts[part] = part, {}
+        end
+        local entries = parts[part]
+        entries[#entries + 1] = sub(value, at, at + 12)
+    end
+    for _, part in ipairs(names) do
+        fields[#fields + 1], fields[#fields + 2] = part, table.concat(parts[part])
+    end
+    local at = large(key, group)
+    call('HSET', at, unpack(fields))
+    call('EXPIREAT', at, expire_at)
+    call('HSET', key, group, '')
+end
+
+-- an entry into a field
+local function put(key, name, value, entry)
+    local verdict
+    verdict, value = verdict_of(value, entry)
+    if verdict == 'n' then
+        call('HSET', key, name, value)
+    end
+    return verdict, value
+end
+
+-- an entry into a group that is in parts
+local function put_part(at, entry)
+    local part = part_of(entry, 1)
+    return (put(at, part, call('HGET', at, part) or '', entry))
+end
+
 -- by the hour that the key speaks of, never by write time, and once: the hour does not change
 local function expire_new(key, fields, expire_at)
     if call('HLEN', key) == fields then
@@ -33,25 +69,37 @@ local function expire_new(key, fields, expire_at)
 end
 
 -- A bucket that gets one mark. Mostly the group is new (many venues, many hours), or mostly it is there (one hour,
--- in which all of a chunk is): two commands then, if the right one is tried first, and three if not. So the marks
--- before tell.
-local groups_new, groups_there = 0, 0
+-- in which all of a chunk is), or mostly in parts (few venues): two commands then, if the right one is tried first, and
+-- up to four if not. So the marks before tell.
+local groups_new, groups_there, groups_cut = 0, 0, 0
 local function add_one(key, expire_at, entry)
-    local name = group_of(entry, 1)
-    local value = groups_there > groups_new and call('HGET', key, name)
+    local group = group_of(entry, 1)
+    if groups_cut > groups_there and groups_cut > groups_new then
+        local at, part = large(key, group), part_of(entry, 1)
+        local value = call('HGET', at, part)
+        if value then
+            groups_cut = groups_cut + 1
+            return (put(at, part, value, entry))
+        end
+    end
+    local value = groups_there >= groups_new and call('HGET', key, group)
     if not value then
-        if call('HSETNX', key, name, entry) == 1 then
+        if call('HSETNX', key, group, entry) == 1 then
             groups_new = groups_new + 1
             expire_new(key, 1, expire_at)
             return 'n'
         end
-        value = call('HGET', key, name)
+        value = call('HGET', key, group)
+    end
+    if value == '' then
+        groups_cut = groups_cut + 1
+        return put_part(large(key, group), entry)
     end
     groups_there = groups_there + 1
     local verdict
-    verdict, value = verdict_of(value, entry)
-    if verdict == 'n' then
-        call('HSET', key, name, value)
+    verdict, value = put(key, group, value, entry)
+    if #value > MOST then
+        cut(key, group, value, expire_at)
     end
     return verdict
 end
@@ -73,21 +121,28 @@ for bucket = 1, #buckets, 3 do
         starts[#starts + 1] = #entries + 1
         -- a look and a write for all persons of the bucket, not for each
         local groups = call('HMGET', key, unpack(names))
-        local grown, new = {}, true
+        local grown, too_large, new = {}, {}, true
         for place, name in ipairs(names) do
-            local before = groups[place] or ''
-            local value = before
-            new = new and before == ''
+            local before = groups[place]
+            local value = before or ''
+            new = new and not before
             for at = starts[place], starts[place + 1] - 1, 13 do
                 local verdict = 'e'
                 if not any_erased or not is_erased(sub(entries, at, at + 7), hour) then
-                    verdict, value = verdict_of(value, sub(entries, at, at + 12))
+                    if before == '' then
+                        verdict = put_part(large(key, name), sub(entries, at, at + 12))
+                    else
+                        verdict, value = verdict_of(value, sub(entries, at, at + 12))
+                    end
                 end
                 count = count + 1
                 verdicts[count] = verdict
             end
-            if value ~= before then
+            if value ~= (before or '') then
                 grown[#grown + 1], grown[#grown + 2] = name, value
+            end
+            if #value > MOST then
+                too_large[#too_large + 1], too_large[#too_large + 2] = name, value
             end
         end
         if #grown > 0 then
@@ -95,6 +150,9 @@ for bucket = 1, #buckets, 3 do
             if new then
                 expire_new(key, added, expire_at)
             end
+        end
+        for at = 1, #too_large, 2 do
+            cut(key, too_large[at], too_large[at + 1], expire_at)
         end
     end
 end

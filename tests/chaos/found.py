@@ -131,17 +131,19 @@ def _entry(message: Any) -> Entry:
 
 
 def _buckets(url: str) -> set[Mark]:
-    """`b:{shard}:venue:hour`: groups of 13 bytes a mark: person (8), kind and minute in one, then a tag."""
+    """`b:{shard}:venue:hour`: groups of 13 bytes a mark: person (8), kind and minute in one, then a tag.
+    `d:{shard}:venue:hour` and a character: such a group, if it is large."""
     found: set[Mark] = set()
     with redis.Redis.from_url(url) as client:
-        keys = list(client.scan_iter("b:*", count=5000))
+        keys = list(client.scan_iter("[bd]:*", count=5000))
         for start in range(0, len(keys), _KEYS_A_CALL):
             part = keys[start : start + _KEYS_A_CALL]
             pipeline = client.pipeline(transaction=False)
             for key in part:
                 pipeline.hgetall(key)
             for key, fields in zip(part, pipeline.execute(), strict=True):
-                _, _, venue, hour = key.decode().split(":")
+                family, _, venue, hour = key.decode().split(":")
+                hour = hour[:-1] if family == "d" else hour
                 entries = b"".join(fields.values())
                 for at in range(0, len(entries), 13):
                     kind, minute = divmod(entries[at + 8], 64)

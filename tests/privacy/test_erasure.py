@@ -48,8 +48,8 @@ def traces_in_redis(settings: Settings, who: str) -> list[str]:
     """Where a person still stands among marks and indexes."""
     client = redis.Redis.from_url(settings.redis_url)
     found = []
-    for key in client.scan_iter("[bp]:*"):
-        if key.startswith(b"b:"):
+    for key in client.scan_iter("[bdp]:*"):
+        if not key.startswith(b"p:"):
             texts, size = cast(list[bytes], client.hvals(key)), 13
         else:
             texts, size = cast(list[bytes], client.lrange(key, 0, -1)), 16

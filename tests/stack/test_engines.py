@@ -48,7 +48,7 @@ def test_redis_keeps_what_the_design_needs(settings: Settings) -> None:
     assert config["maxmemory-policy"] == "noeviction"
     assert config["hash-max-listpack-entries"] == "512"
     assert config["hash-max-listpack-value"] == "1024"
-    assert config["auto-aof-rewrite-min-size"] == str(512 * 1024 * 1024)
+    assert config["auto-aof-rewrite-min-size"] == str(1024 * 1024 * 1024)
     assert config["bind"] == "127.0.0.1"
 
 

@@ -65,7 +65,7 @@ def contents(url: str) -> dict[str, Any]:
                 held[key.decode()] = sorted(text[at : at + 16] for at in range(0, len(text), 16))
             elif family == b"w:":
                 held[key.decode()] = client.zrange(key, 0, -1, withscores=True)
-            elif family == b"b:":
+            elif family in (b"b:", b"d:"):
                 text = b"".join(client.hvals(key))
                 held[key.decode()] = sorted(text[at : at + 13] for at in range(0, len(text), 13))
             elif family not in (b"s:", b"x:"):
@@ -75,7 +75,7 @@ def contents(url: str) -> dict[str, Any]:
 
 def expiries(url: str) -> dict[str, int]:
     with store_client(url, 5.0) as client:
-        return {key.decode(): client.expiretime(key) for key in client.scan_iter("[bpcf]:*", count=1000)}
+        return {key.decode(): client.expiretime(key) for key in client.scan_iter("[bdpcf]:*", count=1000)}
 
 
 def test_a_cluster_does_what_one_server_does(settings: Settings, clustered: Settings) -> None:

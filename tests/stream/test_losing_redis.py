@@ -28,8 +28,9 @@ def buckets(url: str) -> dict[tuple[str, str, int], bytes]:
     """(venue, person, hour) → the mark bytes that Redis holds, without tags."""
     found: dict[tuple[str, str, int], bytes] = {}
     with store_client(url, 5.0) as client:
-        for key in client.scan_iter("b:*", count=1000):
-            _, _, venue, hour = key.decode().split(":")
+        for key in client.scan_iter("[bd]:*", count=1000):
+            family, _, venue, hour = key.decode().split(":")
+            hour = hour[:-1] if family == "d" else hour
             entries = b"".join(client.hvals(key))
             for at in range(0, len(entries), 13):
                 whose = venue, entries[at : at + 8].hex(), int(hour)

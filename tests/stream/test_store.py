@@ -46,7 +46,7 @@ def test_no_more_stretches_are_read_than_there_is_room_for(settings: Settings) -
         asked = [(None, 10), (None, 11), (named, 12), (named, 13), (["f" * 16], 3), (["f" * 16], 4)]
         found = [await store.marks_in("CDEF", Reading(stretches, whom, most)) for whom, most in asked]
         await store.close()
-        return [(set(each.marks), each.stretches) for each in found]
+        return [(set(each.entries.marks()), each.stretches) for each in found]
 
     everybody, odd = {person(n) for n in range(20)}, {person(n) for n in range(1, 20, 2)}
     some = {person(n) for n in range(4)}
@@ -62,7 +62,7 @@ def test_no_more_stretches_are_read_than_there_is_room_for(settings: Settings) -
 
 # Persons of one group and of others, whose bytes can be mistaken for each other's between two entries.
 ALIKE = ["00" * 8, "00" * 7 + "20", "20" * 8, "00" * 7 + "05", "05" + "00" * 7]
-ALIKE += ["0005" * 4, "05" * 8, "40" * 8]
+ALIKE += ["0005" * 4, "05" * 8, "40" * 8, "0300" * 4, "00" * 6 + "0b00", "00" * 6 + "1300", "ff" * 7 + "00"]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -97,7 +97,7 @@ def test_verdicts_and_marks_are_those_of_a_plain_account(settings: Settings, see
     async def work() -> None:
         store = Store(connect(settings.redis_url), Layout(16, 30), lambda: now, lambda _: None)
         await store.open({})
-        for _ in range(20):
+        for _ in range(60):
             rows = [row() for _ in range(chance.choice([1, 2, 40]))]
             told = (await store.add_scans(Marks.of(rows), [])).verdicts
             for each, verdict in zip(rows, told, strict=True):
@@ -107,6 +107,11 @@ def test_verdicts_and_marks_are_those_of_a_plain_account(settings: Settings, see
                 assert await read(store, venue, None) == whole
                 some = chance.sample(ALIKE, 3)
                 assert await read(store, venue, some) == {who: whole[who] for who in some if who in whole}
+        held = connect(settings.redis_url)
+        buckets = [store.layout.bucket(venue, hour - back) for venue in venues for back in range(3)]
+        groups = [await held.one(key, "HGETALL", key) for key in buckets]
+        await held.aclose()
+        assert any(b"" in fields.values() for fields in groups)  # large groups were met
         gone = chance.choice(ALIKE)
         places = [(hour - back, venue) for back in range(3) for venue in venues]
         theirs = [mark for mark in first if mark[0] == gone]
