@@ -23,6 +23,7 @@ app = faust.App(
     consumer_auto_offset_reset="earliest",
     topic_disable_leader=True,  # there is no table: it would only make one more topic
     topic_allow_declare=False,  # both topics exist
+    datadir=os.environ["BENCH_STATE"],  # else a folder of its own where the benchmark was started
 )
 scans = app.topic(os.environ["BENCH_INPUT"], value_type=bytes)
 visits = app.topic(os.environ["BENCH_OUTPUT"], value_type=bytes)
