@@ -182,8 +182,8 @@ def redis(
         "appendfsync": "everysec",
         "save": "",
         # From 64 MB on, as Redis would, a busy file was written anew every seven seconds, by a child that
-        # takes a core for a second each time: then everybody's scans are late, for as long as it takes to make
-        # up for it. A start reads this much in some twenty seconds.
+        # takes a core for a second each time: everybody's scans are late then, until that is made up for. A
+        # start reads this much in some twenty seconds.
         "auto-aof-rewrite-min-size": "1gb",
         "rdbcompression": "no",  # of that file: pseudonyms hardly shrink, and trying costs the child
         "maxmemory": maxmemory,
