@@ -126,10 +126,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scans", type=int, default=10_000_000)
     parser.add_argument("--packed", type=int, choices=(1, PACKED), help="only this packing")
-    parser.add_argument("--quick", action="store_true", help="300,000 scans; nothing is written")
+    parser.add_argument("--quick", action="store_true", help="100,000 scans; nothing is written")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(argv)
-    scans = 300_000 if options.quick else options.scans
+    scans = 100_000 if options.quick else options.scans
     console, runs = Console(), []
     both = (PACKED,) if options.quick else (PACKED, 1)
     for packed in (options.packed,) if options.packed else both:

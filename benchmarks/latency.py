@@ -81,7 +81,7 @@ class Plan:
 
 
 FULL: Final = Plan(history=300_000, province=2_250, venues=20_000, rate=20_000, warm_s=20, count=305)
-QUICK: Final = Plan(history=120_000, province=900, venues=5_000, rate=20_000, warm_s=10, count=40)
+QUICK: Final = Plan(history=120_000, province=900, venues=5_000, rate=20_000, warm_s=10, count=30)
 
 
 @dataclass(slots=True)
@@ -411,7 +411,7 @@ def run(
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, and write docs/benchmarks/latency.{json,md,svg}."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a small history and 40 of each")
+    parser.add_argument("--quick", action="store_true", help="a small history and 30 of each")
     parser.add_argument("--rate", type=int, help="scans a second in the background")
     parser.add_argument("--seed", type=int, default=2021)
     parser.add_argument("--out", type=Path, help="default: docs/benchmarks; with --quick nothing is written")

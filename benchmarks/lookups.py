@@ -144,8 +144,8 @@ class Subjects:
         return [PlaceTime(venue, Window(hour * HOUR_MS, (hour + hours) * HOUR_MS)) for venue, hour in chosen]
 
 
-def ask_all(url: str, end: int) -> dict[str, Cost]:
-    """Every question of one archive."""
+def ask_all(url: str, end: int, search_s: float) -> dict[str, Cost]:
+    """Every question of one archive; for so long is looked for persons with a large chain."""
     client, asker = asking.connect(url), asking.connect(f"{url}?max_execution_time=5")
     subjects = Subjects(client, end)
     window = subjects.window
@@ -162,7 +162,7 @@ def ask_all(url: str, end: int) -> dict[str, Cost]:
 
     def chained() -> Iterator[tuple[str, int]]:
         """Persons, and the hours (counted from the end of the day) after which they have reached so many."""
-        until = time.monotonic() + SEARCH_S
+        until = time.monotonic() + search_s
         for person in subjects.persons(12 * CHAINS, 60, 75):
             if time.monotonic() > until:
                 return
@@ -243,18 +243,18 @@ def build(url: str, marks: int, end: int) -> dict[str, Any]:
     }
 
 
-def insert_rates(url: str) -> dict[str, float]:
+def insert_rates(url: str, inserted: int, rounds: int) -> dict[str, float]:
     """Marks/s of the same rows in the same blocks into the same two tables, in turn, medians.
 
     `driver`: prepared columns through clickhouse-driver. `engine`: by itself, from tables in memory.
     """
     client = sink.connect(f"{url}?send_receive_timeout=900")
     migrate(client, clock_ms)
-    province = make_province(INSERTED // 50, INSERTED * 30_000 // 100_000_000, 7)
+    province = make_province(inserted // 50, inserted * 30_000 // 100_000_000, 7)
     codes = np.array([venue.code for venue in province.venues], dtype=object)
     names = COLUMNS["visits"]
     blocks = []
-    for number, rows in enumerate(country_rows(province, 14, INSERTED, clock_ms(), 7)):
+    for number, rows in enumerate(country_rows(province, 14, inserted, clock_ms(), 7)):
         columns = [codes[rows.venue] if name == "venue" else getattr(rows, name) for name in names]
         blocks.append([column.tolist() for column in columns])
         client.execute(f"CREATE TABLE own_{number} AS visits ENGINE = Memory")
@@ -269,7 +269,7 @@ def insert_rates(url: str) -> dict[str, float]:
         "engine": lambda at: client.execute(f"INSERT INTO visits SELECT * FROM own_{at}"),  # noqa: S608
     }
     rates: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for way, insert in ways.items():
             for table in ("visits", "visits_by_person"):
                 client.execute(f"TRUNCATE TABLE {table}")
@@ -335,6 +335,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if options.quick:
         options.marks, options.out = 200_000, Path(tempfile.mkdtemp(prefix="bench-"))
+    inserted, rounds, search_s = (300_000, 1, 2) if options.quick else (INSERTED, ROUNDS, SEARCH_S)
     sizes = [options.marks]  # the largest first: what is cut off is the least
     while not options.only and sizes[-1] > 1_000_000:
         sizes.append(sizes[-1] // 10)
@@ -343,7 +344,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rates = {}
     if not options.build:
         with engine(None) as server:
-            rates = insert_rates(f"{server}/default")
+            rates = insert_rates(f"{server}/default", inserted, rounds)
     with engine(options.data) as server:
         admin = Client.from_url(f"{server}/default")
         for marks in sizes:
@@ -358,7 +359,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if known:
                     known.write_text(json.dumps(facts))
             if not options.build:
-                questions = ask_all(f"{server}/{name}", facts.pop("end"))
+                questions = ask_all(f"{server}/{name}", facts.pop("end"), search_s)
                 found.insert(0, Size(marks=marks, questions=questions, **facts))
                 write(options.out, found, rates)
 

@@ -236,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="one short round; nothing is written")
     options = parser.parse_args(argv)
     if options.quick:
-        options.marks, options.rounds = 600_000, 1
+        options.marks, options.rounds = 200_000, 1
     console = Console()
     rounds: list[dict[str, Figures]] = []
     values = _records(options.marks)

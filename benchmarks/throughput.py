@@ -28,7 +28,7 @@ from benchmarks.summary import Row, summarise
 from deploy.local import engines
 from schemas.settings import Settings
 
-QUICK_SCANS = 60_000
+QUICK_SCANS = 30_000
 QUICK_JOBS = (OWN, LOOP, "kafka streams, 2 threads")  # most of a short run is the start of its processes
 LEAST_SCANS = 10_000  # below this a run is over before it has begun
 
