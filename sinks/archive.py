@@ -45,7 +45,7 @@ from sinks.patience import ArchiveError, EndedError, Patience, RefusedError
 FLUSH_MARKS: Final = 100_000
 FLUSH_BYTES: Final = 32 * 1024 * 1024  # rejected records may be large: bounds the memory of two flushes
 FLUSH_SECONDS: Final = 0.5
-_POLL_SECONDS: Final = 0.05  # how late a flush or the end may be noticed
+_POLL_SECONDS: Final = 0.1  # how late a flush or the end may be noticed
 _MOST_MESSAGES: Final = 200  # a poll: with 1,000 marks a record, twice a flush
 # Between two polls while rows are looked for: well below any max.poll.interval.ms.
 _LONGEST_SILENCE_S: Final = 3.0
@@ -78,7 +78,7 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
         "fetch.max.bytes": 16 * 1024 * 1024,
         # rows wait for company anyway; a fetch for every chunk of visits costs CPU, the broker's too
         "fetch.min.bytes": 256 * 1024,
-        "fetch.wait.max.ms": 100,
+        "fetch.wait.max.ms": 200,
     }
 
 
