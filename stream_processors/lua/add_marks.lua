@@ -55,17 +55,22 @@ local function put(key, name, value, entry)
     return verdict, value
 end
 
--- an entry into a group that is in parts
-local function put_part(at, entry)
-    local part = part_of(entry, 1)
-    return (put(at, part, call('HGET', at, part) or '', entry))
-end
-
 -- by the hour that the key speaks of, never by write time, and once: the hour does not change
 local function expire_new(key, fields, expire_at)
     if call('HLEN', key) == fields then
         call('EXPIREAT', key, expire_at)
     end
+end
+
+-- an entry into a group that is in parts; when all of it was erased, it is a new hash
+local function put_part(at, entry, expire_at)
+    local part = part_of(entry, 1)
+    local value = call('HGET', at, part)
+    local verdict = put(at, part, value or '', entry)
+    if not value then
+        expire_new(at, 1, expire_at)
+    end
+    return verdict
 end
 
 -- A bucket that gets one mark. Mostly the group is new (many venues, many hours), or mostly it is there (one hour,
@@ -93,7 +98,7 @@ local function add_one(key, expire_at, entry)
     end
     if value == '' then
         groups_cut = groups_cut + 1
-        return put_part(large(key, group), entry)
+        return put_part(large(key, group), entry, expire_at)
     end
     groups_there = groups_there + 1
     local verdict
@@ -130,7 +135,7 @@ for bucket = 1, #buckets, 3 do
                 local verdict = 'e'
                 if not any_erased or not is_erased(sub(entries, at, at + 7), hour) then
                     if before == '' then
-                        verdict = put_part(large(key, name), sub(entries, at, at + 12))
+                        verdict = put_part(large(key, name), sub(entries, at, at + 12), expire_at)
                     else
                         verdict, value = verdict_of(value, sub(entries, at, at + 12))
                     end

@@ -123,3 +123,29 @@ def test_verdicts_and_marks_are_those_of_a_plain_account(settings: Settings, see
         await store.close()
 
     asyncio.run(work())
+
+
+def test_a_large_group_that_was_erased_whole_still_expires(settings: Settings) -> None:
+    now, hour = now_ms(), now_ms() // HOUR
+    gone, others = "00" * 8, ["20" * 8, "00" * 7 + "40"]  # one group
+
+    async def work() -> list[int]:
+        store = Store(connect(settings.redis_url), Layout(16, 30), lambda: now, lambda _: None)
+        await store.open({})
+        often = [MarkRow(f"s{n}", gone, "CDEF", hour, n, 0) for n in range(30)]
+        assert (await store.add_scans(Marks.of(often), [])).verdicts == "n" * 30
+        assert await store.erase_marks(gone, [(hour, "CDEF")]) == 30
+        for who in others:
+            assert (
+                await store.add_scans(Marks.of([MarkRow("t", who, "CDEF", hour, 1, 0)]), [])
+            ).verdicts == "n"
+        assert (await store.marks("CDEF", range(hour, hour + 1), None)).keys() == set(others)
+        held = connect(settings.redis_url)
+        key = store.layout.bucket("CDEF", hour)
+        ends = [await held.one(at, "EXPIRETIME", at) for at in (key, f"d{key[1:]}@")]
+        await held.aclose()
+        await store.close()
+        return ends
+
+    ends = asyncio.run(work())
+    assert ends == [Layout(16, 30).bucket_expiry(hour)] * 2
