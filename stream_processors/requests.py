@@ -152,12 +152,28 @@ def _crc_table() -> NDArray[np.uint32]:
 _CRC: Final = _crc_table()
 
 
-def _crc32(texts: Bytes) -> NDArray[np.uint32]:
+# By column it takes 0.1 ms whatever there is, which a lone scan would wait for; one by one 0.2 µs each.
+FEW: Final = 400
+
+
+def crc32(texts: Bytes) -> NDArray[np.uint32]:
     """zlib.crc32 of each row."""
+    if len(texts) < FEW:
+        flat, size = texts.tobytes(), texts.shape[1]
+        rows = (flat[at : at + size] for at in range(0, len(flat), size))
+        return np.fromiter(map(zlib.crc32, rows), np.uint32, len(texts))
     crc = np.full(len(texts), 0xFFFFFFFF, np.uint32)
     for column in np.ascontiguousarray(texts.T):
         crc = _CRC[(crc ^ column) & 0xFF] ^ crc >> np.uint32(8)
     return crc ^ np.uint32(0xFFFFFFFF)
+
+
+def _starts(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where another number begins; there is one at least. (np.diff takes 40 µs by itself, this 3.)"""
+    begins = np.empty(len(ids), np.bool_)
+    begins[0] = True
+    np.not_equal(ids[1:], ids[:-1], out=begins[1:])
+    return np.flatnonzero(begins)
 
 
 class Buckets(NamedTuple):
@@ -181,14 +197,14 @@ def gather(layout: Layout, marks: Marks) -> Buckets:
     ids = venues << 32 | marks.hours
     order = np.argsort(ids * GROUPS + persons[:, 7] % GROUPS, kind="stable")
     ids = ids[order]
-    starts = np.flatnonzero(np.diff(ids, prepend=-1))
+    starts = _starts(ids)
     codes = list(number)
     firsts = ids[starts]
     at_venues = map(codes.__getitem__, (firsts >> 32).tolist())
     heads = _heads(layout, list(at_venues), (firsts & 0xFFFFFFFF).tolist())
-    counts = np.diff(starts, append=len(ids)).tolist()
+    ends = np.append(starts[1:], len(ids))
     packed = np.frombuffer(b"".join(map(_packed, codes)), np.uint8).reshape(-1, 7)
-    return Buckets(order, starts.tolist(), counts, heads, persons, venues, packed)
+    return Buckets(order, starts.tolist(), (ends - starts).tolist(), heads, persons, venues, packed)
 
 
 def _entries(marks: Marks, buckets: Buckets) -> bytes:
@@ -258,7 +274,7 @@ def index_calls(
     persons, hours = buckets.persons[taken], marks.hours[taken]
     size = len(persons)
     shards_of = np.uint32(layout.shards)
-    crc = _crc32(np.frombuffer(persons.tobytes().hex().encode(), np.uint8).reshape(size, 16))
+    crc = crc32(np.frombuffer(persons.tobytes().hex().encode(), np.uint8).reshape(size, 16))
     shards, lists = (crc % shards_of).astype(np.int64), crc // shards_of % np.uint32(INDEX_LISTS)
     days = hours // 24
     # a day has fewer than 24 bits until the year 47,900
@@ -271,7 +287,7 @@ def index_calls(
     rows[:, 9:] = buckets.codes[buckets.venues[taken]]
     rows = rows[order]
     body, people = rows.tobytes(), rows[:, :8].tobytes()
-    starts = np.flatnonzero(np.diff(ids, prepend=-1))
+    starts = _starts(ids)
     ends = [*starts[1:].tolist(), size]
     parts: list[list[bytes]] = [[] for _ in range(layout.shards)]
     counts, open_list = [0] * layout.shards, -1

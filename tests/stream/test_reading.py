@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+import zlib
 
 import msgpack
 import numpy as np
@@ -27,7 +28,7 @@ from stream_processors.reading import (
     row_of,
     well_formed,
 )
-from stream_processors.requests import MarkRow, Marks, gather, index_calls, marks_calls
+from stream_processors.requests import FEW, MarkRow, Marks, crc32, gather, index_calls, marks_calls
 
 GOOD = {
     "scan_id": str(uuid.UUID(int=7)),
@@ -251,3 +252,10 @@ def test_the_scripts_are_asked_for_every_mark_once(
     with_entry = [(row, bool(known)) for row, known, its in zip(some, again, taken, strict=True) if its]
     assert sorted(indexed) == sorted((row.person, row.hour, row.venue, known) for row, known in with_entry)
     assert sorted(people) == sorted({row.person for row, _ in with_entry})
+
+
+@pytest.mark.parametrize("size", [1, FEW - 1, FEW, 3 * FEW])
+def test_shards_are_found_one_by_one_and_by_column(size: int) -> None:
+    chance = np.random.default_rng(7)
+    texts = chance.integers(0, 256, (size, 16), np.uint8)
+    assert crc32(texts).tolist() == [zlib.crc32(bytes(text)) for text in texts]
