@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import hypothesis
 import pytest
 import redis
 from clickhouse_driver import Client
@@ -24,6 +25,10 @@ from schemas.settings import Settings
 
 # pytest-xdist tells its workers how wide a terminal is; a table's width is for each test to say
 os.environ.pop("COLUMNS", None)
+
+# no example has a time limit: a machine that pauses is no defect
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 _REDIS_DATABASES = 1024
 _next_database = itertools.count(1)

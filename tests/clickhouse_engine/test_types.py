@@ -120,7 +120,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, block=st.integers(1, 50), compressed=st.booleans(), newest=st.booleans())
 def test_any_rows_in_blocks_of_any_size(
     server: Server, rows: list[Any], block: int, compressed: bool, newest: bool

@@ -48,7 +48,7 @@ def window_of(start: int, length: int) -> tuple[Window, range]:
     return Window(minutes.start * MS_PER_MINUTE, minutes.stop * MS_PER_MINUTE + 59_999), minutes
 
 
-@tuned(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tuned(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(worlds, windows, st.sampled_from([1, 15, 60]), st.randoms(use_true_random=False))
 def test_answers_are_those_of_the_oracle(
     world: World,

@@ -6,7 +6,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lookups import meetings
@@ -37,7 +37,6 @@ def rows(spans: Spans) -> list[Any]:
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
-@settings(deadline=None)
 @given(stays, stays, st.sampled_from([1, 3, 2_000_000]))
 def test_every_pair_that_meets_is_found_once(
     some: list[tuple[int, int, int, int]], others: list[tuple[int, int, int, int]], at_once: int
@@ -60,7 +59,6 @@ def test_every_pair_that_meets_is_found_once(
     assert sorted(found) == expected
 
 
-@settings(deadline=None)
 @given(stays, stays, st.sampled_from([1, 60, 240]), st.sampled_from([1, 2_000_000]))
 def test_contacts_are_those_of_minutes(
     some: list[tuple[int, int, int, int]],

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lookups import presence
@@ -131,7 +131,6 @@ worlds = st.dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(worlds, dwells, st.sampled_from([0, 1, 30, 720]), st.randoms(use_true_random=False))
 def test_many_persons_and_venues_at_once_do_not_touch_each_other(
     world: dict[tuple[int, int], list[tuple[int, str]]], dwell: int, linger: int, chance: random.Random

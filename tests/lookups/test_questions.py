@@ -50,7 +50,7 @@ windows = st.tuples(st.integers(-2000, 1000), st.integers(1, 3000)).map(
 some_of_them = st.dictionaries(
     st.sampled_from(PERSONS), st.integers(-1440, 1440).map(lambda minute: EDGE + minute)
 )
-examples = tuned(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+examples = tuned(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def fill(world: World, marks: list[AMark], chance: random.Random) -> None:

@@ -150,7 +150,7 @@ def test_decomposed_letters_are_printed_as_one(tmp_path: Path) -> None:
 
 
 @given(st.text(min_size=1, max_size=200), st.integers(20, 400), st.integers(10, 80))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_name_never_leaves_its_room(name: str, room: int, height: int) -> None:
     typeface.register()
     sizes = (32, 22, 13)

@@ -145,7 +145,7 @@ def test_check_outs_without_a_check_in_occur() -> None:
     assert alone
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     days=st.integers(1, 28),
     scans=st.integers(28, 600),
