@@ -49,6 +49,7 @@ _FACTOR: Final = 1.25
 _BEHIND_S: Final = 3.0  # of scans not yet acknowledged at the end of a step: it falls behind
 _PATIENCE_S: Final = 60.0
 _SHOWN_CORES: Final = 0.02
+_SHOWN_S: Final = 10.0
 _FIRST_PERSON: Final = 3 << 61  # apart from those of the load
 
 
@@ -111,8 +112,9 @@ def load(settings: Settings, codes: Path, rate: int, seconds: float, seed: int) 
         process.wait(_PATIENCE_S)
 
 
-def probe(settings: Settings, codes: Sequence[str], seconds: float, console: Console) -> list[float]:
-    """Seconds until each probe could be asked for. Raises SystemExit when one never could."""
+def probe(settings: Settings, codes: Sequence[str], seconds: float, console: Console) -> dict[float, float]:
+    """Seconds until each probe could be asked for, by the second at which it was sent. Raises SystemExit when
+    one never could."""
     probes, chance = Probes(settings), random.Random(1)
     probes.start()
     producer = Producer({"bootstrap.servers": settings.kafka_address, "acks": "all", "linger.ms": 0})
@@ -136,7 +138,17 @@ def probe(settings: Settings, codes: Sequence[str], seconds: float, console: Con
     probes.stop()
     if left := probes.outstanding():
         raise SystemExit(f"{left} of {number} scans never came to the archive: no figure counts")
-    return [taken for person, taken in probes.found.items() if (person - _FIRST_PERSON) * _EVERY_S > _WARM_S]
+    found = {(person - _FIRST_PERSON) * _EVERY_S: taken for person, taken in probes.found.items()}
+    return {sent: taken for sent, taken in sorted(found.items()) if sent > _WARM_S}
+
+
+def slowest(by_time: Mapping[float, float]) -> dict[str, float]:
+    """The slowest probe of each ten seconds, by the second at which they begin."""
+    found: dict[str, float] = {}
+    for sent, taken in by_time.items():
+        begins = f"{sent // _SHOWN_S * _SHOWN_S:g}"
+        found[begins] = max(round(taken, 3), found.get(begins, 0.0))
+    return found
 
 
 def cores(stack: Stack, seconds: float) -> dict[str, float]:
@@ -189,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             file.write_text("\n".join(codes))
             with load(stack.settings, file, chosen.rate, seconds, 7):
                 before, began = cpu_seconds(stack), time.monotonic()
-                taken = probe(stack.settings, codes, seconds, console)
+                by_time = probe(stack.settings, codes, seconds, console)
                 whole = time.monotonic() - began
                 used = {
                     name: round((after - before[name]) / whole, 2)
@@ -200,6 +212,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             steps = [] if chosen.quick else sustained(stack, file, chosen.rate, chosen.most, console)
         finally:
             stack.down()
+    taken = list(by_time.values())
     result: dict[str, Any] = {
         "rate": chosen.rate,
         "seconds": seconds,
@@ -208,6 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "percentiles_s": {
             str(share): round(running.percentile(taken, share), 3) for share in (0.5, 0.9, 0.99, 1)
         },
+        "slowest_s": slowest(by_time),
         "cores_used": used,
         "ingest_records_behind": behind,
         "steps": steps,
@@ -218,19 +232,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def picture(result: Mapping[str, Any], path: Path) -> None:
-    """How long it took, and what each process used meanwhile and at each rate."""
+    """How long the slowest took over the run, and what each process used meanwhile and at each rate."""
     shares, steps = result["percentiles_s"], result["steps"]
     columns = [(f"{result['rate']:,}/s, {result['seconds']:.0f} s", result["cores_used"])]
     columns += [
         (f"{step['rate']:,}/s{'' if step['kept_up'] else ', behind'}", step["cores"]) for step in steps
     ]
     with pictures.drawing(path, 2, 2.4) as (times, used):
-        kinds = (("0.5", "half"), ("0.9", "90 %"), ("0.99", "99 %"), ("1", "all"))
-        pictures.bars(
-            times, [words for _, words in kinds], [shares[share] for share, _ in kinds], [True] * 4, "{:.1f}"
-        )
-        pictures.goal(times, result["goal_s"], f"wanted of 99 %: {result['goal_s']:g} s")
-        times.set_xlabel("seconds from posting a scan to its row being read in ClickHouse")
+        series = [(float(begins), worst) for begins, worst in result["slowest_s"].items()]
+        times.step(*zip(*series, strict=True), where="post", color=pictures.OURS)
+        for value, words in ((shares["0.5"], "half of all"), (result["goal_s"], "wanted of 99 %")):
+            times.axhline(value, color=pictures.INK, linewidth=0.9, linestyle=":")
+            times.annotate(f"{words}: {value:.2g} s", (0, value), va="bottom")
+        times.set_ylim(bottom=0)
+        times.set_ylabel("s, slowest of ten seconds")
+        times.set_xlabel("second of the run; from posting a scan to its row being read in ClickHouse")
         begins = [0.0] * len(columns)
         for name in sorted(columns[0][1]):
             shown = [of.get(name, 0.0) for _, of in columns]
