@@ -15,12 +15,13 @@ import uuid_utils
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from fastapi import FastAPI, Request, Response, Security, status
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import APIKeyHeader
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import Receive, Scope, Send
 
 from producers.gateway.described import ABOUT, ANSWERS, PROBES, body_schema
+from producers.gateway.page import page
 from producers.gateway.posting import BodyError, Posted, Posting, read_posting
 from producers.gateway.together import Together
 from producers.publisher import ClosedError, NotDeliveredError, Publisher, QueueFullError
@@ -39,7 +40,9 @@ Headers = Sequence[tuple[bytes, bytes]]
 # As ingest calls them.
 _VERDICTS: Final = ("accepted", "invalid", "too_old", "in_future")
 
-_KEY: Final = APIKeyHeader(name="X-Api-Key", auto_error=False, description="One key a gateway device")
+_KEY: Final = APIKeyHeader(
+    name="X-Api-Key", auto_error=False, description="The key of the device (TRUYVET_GATEWAY_KEYS)"
+)
 
 
 class _Metrics:
@@ -184,6 +187,8 @@ def create_app(settings: Settings, publisher: Publisher, clock_ms: Callable[[], 
         title="Truy vết gateway",
         version="1",
         description=ABOUT,
+        docs_url=None,  # FastAPI's pages load their scripts from the internet
+        redoc_url=None,
     )
     metrics = _Metrics(publisher)
     key = settings.identity_key
@@ -259,5 +264,9 @@ def create_app(settings: Settings, publisher: Publisher, clock_ms: Callable[[], 
     @app.get("/metrics", include_in_schema=False)
     async def exposition() -> Response:
         return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return HTMLResponse(page(app.openapi()))
 
     return app

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -276,6 +277,24 @@ def test_probes_metrics_and_openapi(gateway: tuple[FastAPI, Settings]) -> None:
         assert call(app, example["value"]).status_code == 202
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(scan(person=...), content["schema"])
+
+
+@pytest.mark.engines
+def test_the_page_for_people_needs_no_internet(gateway: tuple[FastAPI, Settings]) -> None:
+    app, _ = gateway
+    answer = get(app, "/docs")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    text = answer.text
+    loaded = re.findall(r"<(?:script|link|img|iframe)|(?:src|href)=\"([^\"]*)\"|@import|url\(", text)
+    assert loaded == ["openapi.json"]
+    document = get(app, "/openapi.json").json()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert f"{method.upper()} {path}" in text
+            assert all(f"<td>{code}<td>" in text for code in operation["responses"])
+    assert "Header X-Api-Key" in text
+    assert "identity" in text and "scans.rejected as unknown_venue" in text
+    assert get(app, "/redoc").status_code == 404
 
 
 def test_a_broker_that_is_away_is_503_and_not_ready() -> None:
