@@ -104,7 +104,7 @@ def read_posting(body: bytes, posted: Posted) -> Posting:
     except ValidationError:
         found = [_problem(index, text, items[index]) for (index, _), text in zip(ready, encoded, strict=True)]
     for (index, scan), text, problem in zip(ready, encoded, found, strict=True):
-        wrong = problem or _untimely(index, scan, posted)
+        wrong = problem or _untimely(index, scan["scanned_at"], items[index], posted)
         if wrong is None:
             posting.scans.append(text)
             posting.accepted.append((index, scan["scan_id"]))
@@ -124,9 +124,8 @@ def _problem(index: int, text: bytes, item: Any) -> Problem | None:
     return None
 
 
-def _untimely(index: int, scan: dict[str, Any], posted: Posted) -> Problem | None:
+def _untimely(index: int, scanned_at: int, item: Any, posted: Posted) -> Problem | None:
     """What ingest would refuse for its time, with nobody there to be told."""
-    scanned_at = scan["scanned_at"]
     reason = untimely(scanned_at, posted.received_at, posted.retention_ms)
     if reason is None:
         return None
@@ -137,7 +136,7 @@ def _untimely(index: int, scan: dict[str, Any], posted: Posted) -> Problem | Non
     else:
         minutes = FUTURE_TOLERANCE_MS // MS_PER_MINUTE
         message = f"scanned more than {minutes} minutes after it arrived: correct the device's clock"
-    return Problem(index, "scanned_at", f"{reason}: {message}", scan["scan_id"], reason)
+    return Problem(index, "scanned_at", f"{reason}: {message}", _named(item), reason)
 
 
 def _named(item: Any) -> str | None:

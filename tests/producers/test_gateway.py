@@ -210,12 +210,14 @@ def test_a_time_that_cannot_be_is_refused_in_the_answer(gateway: tuple[FastAPI, 
     app, settings = gateway
     alone = call(app, scan(scanned_at=NOW // 1000))
     assert (alone.status_code, alone.json()["results"][0]["reason"]) == (422, "too_old")
+    unnamed = call(app, scan(scan_id=..., scanned_at=0)).json()["results"][0]
+    assert "scan_id" not in unnamed, "what is not taken is given no id"
     mixed = call(app, [scan(scanned_at=NOW + 3_600_000), scan(), scan(scanned_at=NOW - 40 * DAY)])
     assert mixed.status_code == 207
     assert [each.get("reason") for each in mixed.json()["results"]] == ["in_future", None, "too_old"]
     assert len(read(settings, 1)[0]) == 1
     said = get(app, "/metrics").text
-    for verdict, count in (("accepted", 1), ("too_old", 2), ("in_future", 1)):
+    for verdict, count in (("accepted", 1), ("too_old", 3), ("in_future", 1)):
         assert f'truyvet_gateway_scans_total{{verdict="{verdict}"}} {count}.0' in said
 
 
