@@ -40,7 +40,7 @@ from producers.compacted import (
 )
 from schemas import topics
 from schemas.erasure import HOUR_MS, Erased
-from schemas.events import Case, Exposure
+from schemas.events import FUTURE_TOLERANCE_MS, Case, Exposure
 from schemas.settings import Settings
 from schemas.topics import DAY_MS, SCANS_REJECTED, Topic
 from sinks.connection import connect as connect_archive
@@ -50,7 +50,6 @@ from stream_processors.positions import committed_offsets, position_name
 from stream_processors.servers import StoreLostError, connect
 from stream_processors.store import Store
 from stream_processors.touches import Touch, touched_records
-from stream_processors.validation import FUTURE_TOLERANCE_MS
 
 # A role that is down or hangs must not hold the command for ever; a busy one needs seconds.
 PATIENCE_S: Final = 120.0

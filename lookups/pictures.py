@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import LineCollection
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 
 from lookups.answers import HourOccupancy, Presence, Window
 from lookups.chains import Node
-from schemas.times import MS_PER_MINUTE, OFFSET_MINUTES, day_name, local_day
+from schemas.times import MS_PER_MINUTE, OFFSET_MINUTES, day_name, format_time, local_day
 
 # Text stays text: it can be searched and read aloud. DejaVu, which matplotlib brings, has every Vietnamese
 # letter; a fixed salt and no date make the same answer the same bytes.
@@ -27,9 +30,16 @@ _STYLE: Final = {
     "font.size": 9,
 }
 _DEGREE_COLOURS: Final = ("#b2182b", "#ef8a62", "#67a9cf", "#878787")
+_SPACES: Final = {
+    "": "http://www.w3.org/2000/svg",
+    "xlink": "http://www.w3.org/1999/xlink",
+    "cc": "http://creativecommons.org/ns#",
+    "dc": "http://purl.org/dc/elements/1.1/",
+    "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
+}
 # More cannot be told apart on a screen, and the file takes seconds to draw.
 MOST_PERSONS: Final = 3_000
-_MOST_NAMED: Final = 120
+_ROW_INCHES: Final = 0.16  # of a person: the text beside a dot is half as high
 _MOST_VENUES: Final = 60
 
 
@@ -54,7 +64,7 @@ def timeline(path: Path, title: str, presences: Sequence[Presence], window: Wind
             ]
             axes.broken_barh(bars, (place - 0.35, 0.7), color=_DEGREE_COLOURS[2])
         axes.set_yticks(range(len(venues)), [f"{name} ({code})" for code, name in venues], parse_math=False)
-        axes.invert_yaxis()
+        axes.set_ylim(max(1, len(venues)) - 0.5, -0.5)
         _time_axis(axes, window.start, window.end)
 
 
@@ -96,46 +106,70 @@ def transmission_tree(path: Path, title: str, nodes: Sequence[Node]) -> None:
             f"{len(nodes):,} persons do not fit into a picture (at most {MOST_PERSONS:,}): raise"
             " --min-overlap, give isolation dates, or write a .graphml for a graph program"
         )
-    rows = _rows(nodes)
-    times = [node.exposed for node in nodes if node.exposed is not None]
-    start = min(times, default=0) - 3_600_000
-    at = {node.person: _day(start if node.exposed is None else node.exposed) for node in nodes}
-    with _figure(path, title, height=min(200.0, 1.5 + 0.2 * len(nodes))) as axes:
-        for node in nodes:
-            if node.parent is not None:
-                x, y = at[node.parent], rows[node.parent]
-                axes.plot(
-                    [x, x, at[node.person]],
-                    [y, rows[node.person], rows[node.person]],
-                    color="#bbbbbb",
-                    lw=0.8,
-                )
+    rows, at = _rows(nodes), _times(nodes)
+    known = [at[node.person] for node in nodes if node.person in at]
+    first = min(known, default=0)
+    x = {node.person: _day(at.get(node.person, first)) for node in nodes}
+    # rows of a fixed height, one of them free above the first: what is around them does not grow with them
+    with _figure(path, title, height=1.5 + _ROW_INCHES * (len(nodes) + 1), told=_told(nodes)) as axes:
+        branches = [
+            ((x[node.parent], rows[node.parent]), (x[node.parent], row), (x[node.person], row))
+            for node in nodes
+            if node.parent is not None
+            for row in [rows[node.person]]
+        ]
+        axes.add_collection(LineCollection(branches, colors="#bbbbbb", linewidths=0.8, zorder=1))
         for degree, colour in enumerate(_DEGREE_COLOURS):
             chosen = [node for node in nodes if node.degree == degree]
             axes.scatter(
-                [at[node.person] for node in chosen],
+                [x[node.person] for node in chosen],
                 [rows[node.person] for node in chosen],
                 color=colour,
                 s=18,
                 zorder=3,
                 label=f"F{degree}: {len(chosen):,}",
+                gid=f"F{degree}",
             )
-        if len(nodes) <= _MOST_NAMED:
-            for node in nodes:
-                axes.annotate(
-                    node.person,
-                    (at[node.person], rows[node.person]),
-                    (4, 2),
-                    textcoords="offset points",
-                    fontsize=6,
-                )
+        for node in nodes:
+            label = axes.annotate(
+                node.person,
+                (x[node.person], rows[node.person]),
+                (4, 2),
+                textcoords="offset points",
+                fontsize=6,
+            )
+            label.set_in_layout(False)  # else the layout measures thousands of them, several times
+        axes.set_xticks([])
         axes.set_yticks([])
-        axes.invert_yaxis()
-        axes.legend(loc="upper right")
-        if times:
-            end = max(times) + 3_600_000
+        axes.set_ylim(len(nodes) - 0.5, -1)
+        axes.figure.legend(loc="outside upper right", ncols=len(_DEGREE_COLOURS))
+        if known:
             # room for the first dot on the left, and on the right for what is written beside the last ones
-            _time_axis(axes, start - (end - start) // 50, end + (end - start) // 6)
+            span = max(max(known) - first, 3_600_000)
+            _time_axis(axes, first - span // 40, max(known) + span // 6)
+            above = axes.secondary_xaxis("top")  # nobody scrolls down a thousand rows to see when it was
+            locator = AutoDateLocator()
+            above.xaxis.set_major_locator(locator)
+            above.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def _times(nodes: Sequence[Node]) -> dict[str, int]:
+    """When each node stands, ms. The first case: when it met the first of its contacts, for it was there."""
+    found = {node.person: node.exposed for node in nodes if node.exposed is not None}
+    for node in nodes:
+        met = [each.exposed for each in nodes if each.parent == node.person and each.exposed is not None]
+        if node.exposed is None and met:
+            found[node.person] = min(met)
+    return found
+
+
+def _told(nodes: Sequence[Node]) -> dict[str, list[str]]:
+    """What a dot says under the mouse: by degree, in the order of the nodes."""
+    found: dict[str, list[str]] = {}
+    for node in nodes:
+        when = "" if node.exposed is None else f", {format_time(node.exposed)}, through {node.parent}"
+        found.setdefault(f"F{node.degree}", []).append(f"{node.person}: F{node.degree}{when}")
+    return found
 
 
 def _rows(nodes: Sequence[Node]) -> dict[str, int]:
@@ -153,14 +187,32 @@ def _rows(nodes: Sequence[Node]) -> dict[str, int]:
 
 
 @contextmanager
-def _figure(path: Path, title: str, height: float) -> Iterator[Any]:
+def _figure(
+    path: Path, title: str, height: float, told: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[Any]:
+    """`told`: tooltips of the dots that were drawn under a gid."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(10, height), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         axes.set_title(title, loc="left", parse_math=False)
         yield axes
-        figure.savefig(path, format="svg", metadata={"Date": None})
+        drawn = BytesIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+        path.write_bytes(_with_tooltips(drawn.getvalue(), told) if told else drawn.getvalue())
+
+
+def _with_tooltips(svg: bytes, told: Mapping[str, Sequence[str]]) -> bytes:
+    """A picture whose dots say something under the mouse; matplotlib can only link them."""
+    for prefix, space in _SPACES.items():
+        ElementTree.register_namespace(prefix, space)
+    root = ElementTree.fromstring(svg)  # noqa: S314 (our own)
+    for gid, lines in told.items():
+        dots = root.findall(f".//*[@id='{gid}']//{{{_SPACES['']}}}use")
+        for dot, line in zip(dots, lines, strict=True):
+            ElementTree.SubElement(dot, f"{{{_SPACES['']}}}title").text = line
+    found: bytes = ElementTree.tostring(root, "utf-8", xml_declaration=True)
+    return found
 
 
 def _time_axis(axes: Any, start: int, end: int) -> None:

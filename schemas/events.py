@@ -309,6 +309,20 @@ class Replayed(BaseModel):
     by: Annotated[str, Field(description="user and host of whoever asked for it")]
 
 
+# A device's clock may be ahead by so much.
+FUTURE_TOLERANCE_MS: Final = 5 * 60_000
+
+
+def untimely(scanned_at: int, arrival: int, retention_ms: int) -> Literal["too_old", "in_future"] | None:
+    """Why a scan cannot be taken for its time; None when it can. All ms.
+
+    The gateway answers by it, ingest judges by it again: a scan may come by another way.
+    """
+    if scanned_at < arrival - retention_ms:
+        return "too_old"
+    return "in_future" if scanned_at > arrival + FUTURE_TOLERANCE_MS else None
+
+
 RejectReason = Literal["malformed", "invalid", "unknown_venue", "too_old", "in_future", "suspect", "erased"]
 REJECT_REASONS: Final[tuple[RejectReason, ...]] = (
     "malformed",

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 
 from schemas.codes import ALPHABET, CODE_PATTERN, MAX_LENGTH, MIN_LENGTH, is_code
-from schemas.events import MAX_SCANS_PER_RECORD, SCAN, RejectReason, Scan
+from schemas.events import FUTURE_TOLERANCE_MS, MAX_SCANS_PER_RECORD, SCAN, RejectReason, Scan, untimely
 from schemas.json_text import constant_problem, has_constant
 from schemas.problems import first_problem
 from schemas.times import MAX_MS
@@ -40,7 +40,6 @@ from stream_processors.reading import (
 
 Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 
-FUTURE_TOLERANCE_MS: Final = 5 * 60_000
 _SPACE: Final = b" \t\r\n"
 _DETAIL_LIMIT: Final = 500  # characters: a header must not grow with the input
 
@@ -375,6 +374,7 @@ def validate(
     arrivals = _arrivals(chunk)
     scanned = np.array([row.scanned_at for row in rows], np.int64)
     arrived = np.array(arrivals, np.int64)
+    # schemas.events.untimely, for all at once
     good = (arrived - retention_ms <= scanned) & (scanned <= arrived + FUTURE_TOLERANCE_MS)
     if len(known) < len(codes) or set(known.values()) != {None}:  # hardly ever
         until = {code: MAX_MS + 1 if closed is None else closed for code, closed in known.items()}
@@ -424,7 +424,7 @@ def _why(
     closed = known[code]
     if closed is not None and row.scanned_at >= closed:
         return "unknown_venue", f"venue {code} is closed since {closed}"
-    if row.scanned_at < arrival - retention_ms:
+    if untimely(row.scanned_at, arrival, retention_ms) == "too_old":
         return "too_old", f"scanned {arrival - row.scanned_at} ms before it arrived"
     return "in_future", f"scanned {row.scanned_at - arrival} ms after it arrived"
 

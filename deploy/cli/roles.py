@@ -13,6 +13,7 @@ import typer
 
 from deploy.cli.output import CALL_WRONG, fail
 from deploy.local.roles import metrics_port
+from deploy.local.waiting import tell_until_kafka_answers
 from schemas.settings import Settings, SettingsError, load_settings
 
 commands = typer.Typer(no_args_is_help=True)
@@ -66,6 +67,7 @@ def run(
         settings = load_settings()
     except SettingsError as error:
         fail(str(error), CALL_WRONG)
+    tell_until_kafka_answers(settings.kafka_address)
     try:
         _serve(role, settings, worker)
     except OSError as error:

@@ -27,9 +27,10 @@ from deploy.cli.output import (
     plain_errors,
     print_json,
 )
-from deploy.cli.register import kafka_errors
+from deploy.cli.register import kafka_errors, venues_by_code
 from deploy.cli.simulate import progress_bar
 from producers.compacted import partitions_of, quiet_consumer
+from producers.examples import example_scans
 from producers.publisher import MAX_RECORD_BYTES, NotDeliveredError, Publisher
 from schemas import topics
 from schemas.codes import is_code
@@ -169,6 +170,30 @@ def publish(
         )
     if bad:
         raise typer.Exit(DATA_WRONG)
+
+
+@commands.command()
+def example() -> None:
+    """Print scans to try an installation with: people of the last three hours at two places of the register.
+
+    Person 00c0ffee00c0ffee meets three others; a fourth comes after it has left. For `scans publish`.
+    """
+    settings = _settings()
+    now = time.time_ns() // 1_000_000
+    is_open = [
+        venue
+        for venue in venues_by_code(settings).values()
+        if venue.closed_at is None or venue.closed_at > now
+    ]
+    if len(is_open) < 2:
+        fail(
+            f"the register has {len(is_open)} open venues, two are needed: "
+            "truyvet venues import docs/examples/venues.csv",
+            CALL_WRONG,
+        )
+    places = sorted(is_open, key=lambda venue: (venue.parent is not None, venue.name, venue.code))
+    for scan in example_scans(places, now, lambda: str(uuid_utils.uuid7())):
+        sys.stdout.write(orjson.dumps(scan).decode() + "\n")
 
 
 @commands.command()

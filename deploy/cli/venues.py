@@ -25,7 +25,7 @@ from deploy.cli.output import (
     print_json,
 )
 from deploy.cli.register import kafka_errors
-from producers.venues.importing import REQUIRED, FileError, Plan, plan, rows_of
+from producers.venues.importing import REQUIRED, FileError, Plan, new_districts, plan, rows_of
 from producers.venues.register import publish_venues, read_register
 from schemas.events import Venue
 from schemas.qr import parse_venue
@@ -65,7 +65,8 @@ def import_file(
     """Register the venues of a CSV file; the same file again changes nothing.
 
     Columns: name, sector, district; parent (a code or a name), dwell, capacity, opens, closes, lat, lon,
-    code, closed_at may be left out.
+    code, closed_at may be left out. A district that neither Thừa Thiên Huế nor the register has is imported
+    with a warning: a department follows from it.
     """
     settings = _settings()
     with plain_errors(FileError, OSError):
@@ -73,6 +74,10 @@ def import_file(
     with kafka_errors():
         register = read_register(settings)
     planned = plan(rows, register)
+    fresh = new_districts([*planned.new, *planned.changed], register)
+    for district, departments in fresh.items():
+        words = f"district {district} is new to the register (department {', '.join(departments)}): mistyped?"
+        err.print(words, style="yellow", markup=False, soft_wrap=True)
     for bad in planned.bad:
         words = f"{file.name} line {bad.line}, {bad.column or 'row'}: {bad.reason}"
         err.print(f"[red]✗[/red] {escape(words)}", soft_wrap=True)
@@ -91,6 +96,7 @@ def import_file(
         "unchanged": len(planned.unchanged),
         "bad": len(planned.bad),
         "written": written,
+        "new_districts": fresh,
     }
     if json:
         print_json(counts)

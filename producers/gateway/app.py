@@ -15,12 +15,13 @@ import uuid_utils
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from fastapi import FastAPI, Request, Response, Security, status
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import APIKeyHeader
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import Receive, Scope, Send
 
-from producers.gateway.described import ANSWERS, PROBES, body_schema
+from producers.gateway.described import ABOUT, ANSWERS, PROBES, body_schema
+from producers.gateway.page import page
 from producers.gateway.posting import BodyError, Posted, Posting, read_posting
 from producers.gateway.together import Together
 from producers.publisher import ClosedError, NotDeliveredError, Publisher, QueueFullError
@@ -36,7 +37,12 @@ BODY_TIMEOUT_S: Final = 20.0
 
 Headers = Sequence[tuple[bytes, bytes]]
 
-_KEY: Final = APIKeyHeader(name="X-Api-Key", auto_error=False, description="One key a gateway device")
+# As ingest calls them.
+_VERDICTS: Final = ("accepted", "invalid", "too_old", "in_future")
+
+_KEY: Final = APIKeyHeader(
+    name="X-Api-Key", auto_error=False, description="The key of the device (TRUYVET_GATEWAY_KEYS)"
+)
 
 
 class _Metrics:
@@ -45,10 +51,8 @@ class _Metrics:
         self.requests = Counter(
             "truyvet_gateway_requests", "Requests by status", ["status"], registry=self.registry
         )
-        scans = Counter(
-            "truyvet_gateway_scans", "Scans accepted and refused", ["verdict"], registry=self.registry
-        )
-        self.accepted, self.refused = scans.labels("accepted"), scans.labels("refused")
+        scans = Counter("truyvet_gateway_scans", "Scans by verdict", ["verdict"], registry=self.registry)
+        self.scans = {verdict: scans.labels(verdict) for verdict in _VERDICTS}
         self.seconds = Histogram(
             "truyvet_gateway_publish_seconds",
             "From a request's scans to Kafka's acknowledgement",
@@ -111,7 +115,12 @@ def _answer(posting: Posting) -> _Answer:
         {"index": index, "scan_id": scan_id, "accepted": True} for index, scan_id in posting.accepted
     ]
     for problem in posting.problems:
-        about = {"scan_id": problem.scan_id, "accepted": False, "field": problem.field or None}
+        about = {
+            "scan_id": problem.scan_id,
+            "accepted": False,
+            "reason": problem.reason,
+            "field": problem.field or None,
+        }
         told = {name: value for name, value in about.items() if value is not None}
         results.append({"index": problem.index, **told, "error": problem.message})
     if posting.problems:
@@ -177,7 +186,9 @@ def create_app(settings: Settings, publisher: Publisher, clock_ms: Callable[[], 
     app = _Gateway(
         title="Truy vết gateway",
         version="1",
-        description="Post scans; an answer of 2xx comes only after Kafka has acknowledged them.",
+        description=ABOUT,
+        docs_url=None,  # FastAPI's pages load their scripts from the internet
+        redoc_url=None,
     )
     metrics = _Metrics(publisher)
     key = settings.identity_key
@@ -185,6 +196,7 @@ def create_app(settings: Settings, publisher: Publisher, clock_ms: Callable[[], 
     admin = AdminClient({"bootstrap.servers": settings.kafka_address, "log_level": 0})
     device_of = _device_finder(settings)
     together = Together(publisher)
+    retention_ms = settings.retention_days * topics.DAY_MS
 
     async def judge(headers: Headers, receive: Receive) -> _Answer:
         device = device_of(_header(headers, b"x-api-key"))
@@ -192,7 +204,7 @@ def create_app(settings: Settings, publisher: Publisher, clock_ms: Callable[[], 
             return _refusal(401, "X-Api-Key is missing or of no known device (TRUYVET_GATEWAY_KEYS)")
         try:
             body = await _read_body(headers, receive, settings.gateway_max_body)
-            posting = read_posting(body, Posted(device, clock_ms(), identity_key, _new_scan_id))
+            posting = read_posting(body, Posted(device, clock_ms(), identity_key, _new_scan_id, retention_ms))
         except BodyError as error:
             return _refusal(error.status, str(error))
         if posting.scans:
@@ -203,8 +215,9 @@ def create_app(settings: Settings, publisher: Publisher, clock_ms: Callable[[], 
                 retry = (b"retry-after", str(RETRY_AFTER_S).encode())
                 return _refusal(503, "Kafka is away or too much waits: post the same scans again", retry)
             metrics.seconds.observe(time.perf_counter() - began)
-        metrics.accepted.inc(len(posting.accepted))
-        metrics.refused.inc(len(posting.problems))
+        metrics.scans["accepted"].inc(len(posting.accepted))
+        for problem in posting.problems:
+            metrics.scans[problem.reason].inc()
         return _answer(posting)
 
     async def post(headers: Headers, receive: Receive) -> _Answer:
@@ -218,7 +231,7 @@ def create_app(settings: Settings, publisher: Publisher, clock_ms: Callable[[], 
         PATH,
         status_code=status.HTTP_202_ACCEPTED,
         responses=ANSWERS,
-        openapi_extra=body_schema(),
+        openapi_extra=body_schema(clock_ms()),
         summary="Post one scan or up to 1,000",
         dependencies=[Security(_KEY)],
     )
@@ -251,5 +264,9 @@ def create_app(settings: Settings, publisher: Publisher, clock_ms: Callable[[], 
     @app.get("/metrics", include_in_schema=False)
     async def exposition() -> Response:
         return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return HTMLResponse(page(app.openapi()))
 
     return app

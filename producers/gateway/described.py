@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field
 
 from schemas.events import MAX_SCANS_PER_RECORD, SCAN
+from schemas.times import MAX_MS
 
 
 class ScanResult(BaseModel):
@@ -15,7 +16,10 @@ class ScanResult(BaseModel):
     index: int = Field(description="Place in the posted array; 0 for a single scan")
     scan_id: str | None = Field(default=None, description="As posted or given; absent when that was no id")
     accepted: bool
-    field: str | None = Field(default=None, description="The field that is wrong")
+    reason: Literal["invalid", "too_old", "in_future"] | None = Field(
+        default=None, description="Why it is refused, in the words of the topic scans.rejected"
+    )
+    field: str | None = Field(default=None, description="The field that is wrong; the first of several")
     error: str | None = None
 
 
@@ -33,16 +37,23 @@ class ErrorAnswer(BaseModel):
     error: str
 
 
+ABOUT: Final = (
+    "Post scans; an answer of 2xx comes only after Kafka has acknowledged them. `accepted` means that a scan"
+    " is durable, well-formed, and of a time that can be true. Whether its venue is registered is judged"
+    " later: a scan of an unknown or closed venue goes to the topic scans.rejected as unknown_venue, where"
+    " `truyvet rejected list` shows it."
+)
+
 _ID: Final = "01936d2e-8c5a-7b3e-9f10-2a4b6c8d0e1f"
-_EXAMPLE: Final = {
-    "scan_id": _ID,
-    "person": "00c0ffee00c0ffee",
-    "venue": "CDEFHJKV",
-    "scanned_at": 1795395000000,
-    "kind": "in",
-}
+_EXAMPLE: Final = {"scan_id": _ID, "person": "00c0ffee00c0ffee", "venue": "CDEFHJKV", "kind": "in"}
 _IN: Final = {"index": 0, "scan_id": _ID, "accepted": True}
-_BAD: Final = {"scan_id": None, "accepted": False, "field": "venue", "error": "Field required"}
+_BAD: Final = {
+    "scan_id": None,
+    "accepted": False,
+    "reason": "invalid",
+    "field": "venue",
+    "error": "venue is missing",
+}
 
 
 def _described(
@@ -63,7 +74,7 @@ def _refusal(description: str, message: str, headers: dict[str, Any] | None = No
 ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     202: _described(
         PostAnswer,
-        "All scans are in: Kafka has acknowledged them",
+        "All scans are in: Kafka has acknowledged them. Their venues are looked up later",
         {"accepted": 1, "refused": 0, "results": [_IN]},
     ),
     207: _described(
@@ -92,9 +103,20 @@ PROBES: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def body_schema() -> dict[str, Any]:
-    """What may be posted: the scan of the topic, but for what the gateway adds, takes and normalises."""
+def body_schema(now_ms: int) -> dict[str, Any]:
+    """What may be posted: the scan of the topic, but for what the gateway adds, takes and normalises.
+
+    `now_ms`: for the examples, which would be too old some day.
+    """
+    example = _EXAMPLE | {"scanned_at": now_ms}
     properties = SCAN.json_schema()["properties"] | {
+        "scanned_at": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": MAX_MS,
+            "description": "Unix milliseconds by the device's clock. Refused: too_old, more than the"
+            " retention (30 days if not set otherwise) before it came; in_future, more than 5 minutes after",
+        },
         "venue": {
             "type": "string",
             "description": "The venue's code, upper or lower case, or what its QR code says",
@@ -120,15 +142,15 @@ def body_schema() -> dict[str, Any]:
         "application/json": {
             "schema": {"anyOf": [one, many]},
             "examples": {
-                "one": {"summary": "One scan", "value": _EXAMPLE},
+                "one": {"summary": "One scan", "value": example},
                 "many": {
                     "summary": "Several, with an identity and without a scan_id",
                     "value": [
-                        _EXAMPLE,
+                        example,
                         {
                             "identity": "0905 123 456",
                             "venue": "https://truyvet.example/v/CDEFHJKV",
-                            "scanned_at": 1795395060000,
+                            "scanned_at": now_ms - 60_000,
                             "source": "venue",
                         },
                     ],

@@ -11,8 +11,10 @@ import orjson
 from pydantic import ValidationError
 
 from producers.pseudonyms import pseudonym
-from schemas.events import MAX_SCANS_PER_RECORD, SCAN, SCANS
+from schemas.events import FUTURE_TOLERANCE_MS, MAX_SCANS_PER_RECORD, SCAN, SCANS, RejectReason, untimely
 from schemas.qr import parse_venue
+from schemas.times import MS_PER_MINUTE
+from schemas.topics import DAY_MS
 
 # The posters of a province are few, and scanned again and again. A good code is remembered as it was posted:
 # at most so many of at most that length, about 10 MB.
@@ -20,6 +22,8 @@ _known_venue: Final = lru_cache(maxsize=32_768)(parse_venue)
 _REMEMBERED_LENGTH: Final = 80
 
 _SCAN_FIELDS: Final = ("scan_id", "person", "venue", "scanned_at", "kind", "source", "party")
+# Until the end of 1973 in milliseconds, until the year 5138 in seconds.
+_LOOKS_LIKE_SECONDS: Final = 100_000_000_000
 
 
 class BodyError(ValueError):
@@ -38,6 +42,7 @@ class Problem:
     field: str
     message: str
     scan_id: str | None
+    reason: RejectReason = "invalid"
 
 
 @dataclass(slots=True)
@@ -59,6 +64,7 @@ class Posted:
     received_at: int  # ms
     identity_key: bytes | None
     new_scan_id: Callable[[], str]
+    retention_ms: int  # a scan from longer ago is too old
 
 
 def parse_body(body: bytes) -> tuple[list[Any], bool]:
@@ -94,21 +100,43 @@ def read_posting(body: bytes, posted: Posted) -> Posting:
     try:
         # as JSON, so that the rules are those of the topic, to the letter; all at once, which costs least
         SCANS.validate_json(b"[%b]" % b",".join(encoded))
+        found: list[Problem | None] = [None] * len(ready)
     except ValidationError:
-        for (index, scan), text in zip(ready, encoded, strict=True):
-            try:
-                SCAN.validate_json(text)
-            except ValidationError as error:
-                problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
-                name = ".".join(str(part) for part in problem["loc"])
-                problems.append(Problem(index, name, problem["msg"], _named(items[index])))
-            else:
-                posting.scans.append(text)
-                posting.accepted.append((index, scan["scan_id"]))
-    else:
-        posting.scans = encoded
-        posting.accepted = [(index, scan["scan_id"]) for index, scan in ready]
+        found = [_problem(index, text, items[index]) for (index, _), text in zip(ready, encoded, strict=True)]
+    for (index, scan), text, problem in zip(ready, encoded, found, strict=True):
+        wrong = problem or _untimely(index, scan["scanned_at"], items[index], posted)
+        if wrong is None:
+            posting.scans.append(text)
+            posting.accepted.append((index, scan["scan_id"]))
+        else:
+            problems.append(wrong)
     return posting
+
+
+def _problem(index: int, text: bytes, item: Any) -> Problem | None:
+    """What the topic's rules find wrong with an encoded scan."""
+    try:
+        SCAN.validate_json(text)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        name = ".".join(str(part) for part in problem["loc"])
+        return Problem(index, name, problem["msg"], _named(item))
+    return None
+
+
+def _untimely(index: int, scanned_at: int, item: Any, posted: Posted) -> Problem | None:
+    """What ingest would refuse for its time, with nobody there to be told."""
+    reason = untimely(scanned_at, posted.received_at, posted.retention_ms)
+    if reason is None:
+        return None
+    if scanned_at < _LOOKS_LIKE_SECONDS:
+        message = "must be Unix milliseconds: are these seconds?"
+    elif reason == "too_old":
+        message = f"scanned more than {posted.retention_ms // DAY_MS} days before it arrived"
+    else:
+        minutes = FUTURE_TOLERANCE_MS // MS_PER_MINUTE
+        message = f"scanned more than {minutes} minutes after it arrived: correct the device's clock"
+    return Problem(index, "scanned_at", f"{reason}: {message}", _named(item), reason)
 
 
 def _named(item: Any) -> str | None:
@@ -127,6 +155,12 @@ def _prepared(item: Any, posted: Posted) -> dict[str, Any]:
     """A scan as it goes to the topic, not yet judged by the topic's rules. Raises _FieldError."""
     if not isinstance(item, dict):
         raise _FieldError("", "a scan is an object")
+    named = "person" in item or "identity" in item
+    if not (named and "venue" in item and "scanned_at" in item):
+        missing = [name for name in ("venue", "scanned_at") if name not in item]
+        told = ", ".join(missing if named else ["person (or identity)", *missing])
+        is_or_are = "are" if "," in told else "is"
+        raise _FieldError(missing[0] if named else "person", f"{told} {is_or_are} missing")
     scan: dict[str, Any] = {name: item[name] for name in _SCAN_FIELDS if name in item}
     for name, value in scan.items():
         # no field holds them; nested deeply enough, one could not even be encoded

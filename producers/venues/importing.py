@@ -6,14 +6,14 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from schemas.codes import new_code
-from schemas.departments import SECTORS, department_of
+from schemas.departments import DISTRICTS, SECTORS, department_of
 from schemas.events import Venue
 from schemas.problems import first_problem
 from schemas.times import parse_time
@@ -132,6 +132,19 @@ def plan(
     `choose` picks a character of a new code (seeded in tests).
     """
     return _Planner(rows, register, choose).run()
+
+
+def new_districts(venues: Iterable[Venue], register: Mapping[str, Venue]) -> dict[str, list[str]]:
+    """By district that neither the province nor the register has, the departments that lead its venues.
+
+    Another province has districts of its own; in this one it is a mistake, and who should be warned never is.
+    """
+    known = {*DISTRICTS, *(venue.district for venue in register.values())}
+    found: dict[str, set[str]] = {}
+    for venue in venues:
+        if venue.district not in known:
+            found.setdefault(venue.district, set()).add(venue.department)
+    return {district: sorted(found[district]) for district in sorted(found)}
 
 
 Identity = tuple[str, str, str | None]

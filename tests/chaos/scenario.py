@@ -232,11 +232,11 @@ class _Stream:
         )
 
     def _bad(self, person: str) -> None:
-        """A scan that has the right shape and is rejected, or that the gateway refuses."""
+        """A scan of a venue that is not open, which ingest rejects; or one that the gateway refuses."""
         rng, today = self.rng, self.scenario.today
         venue, minute = rng.choice(self.open).code, self.start + rng.randrange(DAYS * DAY)
         what = rng.randrange(6)
-        reason = ("unknown_venue", "unknown_venue", "too_old", "in_future", "", "")[what]
+        reason = "unknown_venue" if what < 2 else ""
         if what == 0:
             venue = new_code(self.taken, 8, rng.choice)
         elif what == 1:
@@ -288,12 +288,13 @@ class _Stream:
             return self._encode(mark)[1]
 
         def spoilt(more: str = "", **changes: Any) -> str:
-            fields = {"person": "0" * 16, "venue": self.open[0].code} | changes
-            mark = Mark(fields["person"], fields["venue"], self.start, IN)
+            fields: dict[str, Any] = {"person": "0" * 16, "venue": self.open[0].code, "minute": self.start}
+            fields |= changes
+            mark = Mark(fields["person"], fields["venue"], fields["minute"], IN)
             return self._encode(mark, more)[1]
 
         token = f"{rng.getrandbits(64):x}"
-        what = number % 11
+        what = number % 13
         bad, reason = (
             (f'{{"scan_id":"{token}","person":', "malformed"),  # cut off
             (f'[{{"scan_id":"{token}"}},', "malformed"),
@@ -304,8 +305,10 @@ class _Stream:
             (spoilt(',"party":51'), "invalid"),
             (spoilt(venue=mistyped(self.open[0].code)), "invalid"),
             (f'{{"scan_id":"{token}"}}', "invalid"),
-            (f'"{token}"', "malformed"),  # within an array of good ones, as the next
+            (f'"{token}"', "malformed"),  # from here on within an array of good ones
             (spoilt(',"kind":"đi"'), "invalid"),
+            (spoilt(minute=scenario.today - rng.randint(32, 300) * DAY), "too_old"),
+            (spoilt(minute=scenario.today + rng.randint(3, 300) * DAY), "in_future"),
         )[what]
         scenario.raw_rejected[bad.encode()] = reason
         value = f"[{good()}, {bad} ,{good()}]" if what >= 9 else bad

@@ -192,6 +192,48 @@ def test_a_case_without_contacts_is_a_picture_too(tmp_path: Path) -> None:
     assert CASE in texts(tmp_path / "t.svg")
 
 
+def drawn(path: Path, persons: int) -> tuple[float, dict[str, list[tuple[float, float]]], list[str]]:
+    """A case that meets somebody an hour as a picture: height (pt), dots by degree (pt), what dots say."""
+    first = EIGHT * MS_PER_MINUTE
+    met = [Node(f"{number:016d}", 1, first + number * 3_600_000, CASE) for number in range(persons)]
+    transmission_tree(path, "t", [Node(CASE, 0, None, None), *met])
+    root, space = ElementTree.parse(path).getroot(), "{http://www.w3.org/2000/svg}"
+    dots = {
+        degree: [
+            (float(dot.attrib["x"]), float(dot.attrib["y"]))
+            for dot in root.iterfind(f".//*[@id='{degree}']//{space}use")
+        ]
+        for degree in ("F0", "F1")
+    }
+    titles = [title.text or "" for title in root.iterfind(f".//{space}use/{space}title")]
+    return float(root.attrib["height"].removesuffix("pt")), dots, titles
+
+
+def test_a_tall_tree_names_everybody_and_has_no_blank_stripes(tmp_path: Path) -> None:
+    small, few, _ = drawn(tmp_path / "small.svg", 20)
+    tall, many, titles = drawn(tmp_path / "tall.svg", 400)
+    shown = texts(tmp_path / "tall.svg")
+    for number in (0, 200, 399):
+        person, when = f"{number:016d}", format_time((EIGHT + number * 60) * MS_PER_MINUTE)
+        assert f"\n{person}\n" in shown
+        assert f"{person}: F1, {when}, through {CASE}" in titles
+    assert len(titles) == 401
+    # above the first dot and below the last one it is as in the small one
+    assert many["F0"][0][1] == pytest.approx(few["F0"][0][1], abs=1)
+    assert tall - many["F1"][-1][1] == pytest.approx(small - few["F1"][-1][1], abs=1)
+    row = many["F1"][1][1] - many["F1"][0][1]
+    assert row == pytest.approx((tall - small) / 380, abs=0.1)
+    assert row > 8, "the text beside a dot does not fit"
+
+
+def test_the_first_case_stands_where_it_met_the_first_and_times_are_above_and_below(tmp_path: Path) -> None:
+    _, dots, titles = drawn(tmp_path / "t.svg", 5)
+    assert dots["F0"][0][0] == dots["F1"][0][0] == min(x for x, _ in dots["F1"])
+    assert titles[0] == f"{CASE}: F0"
+    hours = [text for text in texts(tmp_path / "t.svg").split("\n") if text == "10:00"]
+    assert len(hours) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

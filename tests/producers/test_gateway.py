@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -35,10 +37,13 @@ from schemas import topics
 from schemas.codes import check_character
 from schemas.events import SCAN
 from schemas.settings import Settings
+from stream_processors.validation import Record, validate
 from tests.producers.test_publisher import read
 
 CODE = "CDEFHJK" + check_character("CDEFHJK")
 NOW = 1_767_000_000_000
+DAY = 86_400_000
+RETENTION = 30 * DAY
 KEY = "a-device-key"
 IDENTITY_KEY = "ab" * 32
 
@@ -46,6 +51,11 @@ IDENTITY_KEY = "ab" * 32
 def scan(**changes: Any) -> dict[str, Any]:
     base = {"scan_id": str(uuid.uuid4()), "person": "00c0ffee00c0ffee", "venue": CODE, "scanned_at": NOW}
     return {name: value for name, value in (base | changes).items() if value is not ...}
+
+
+def posted_at(when: int) -> Posted:
+    made = str(uuid.UUID(int=1))
+    return Posted("gate-1", when, bytes.fromhex(IDENTITY_KEY), lambda: made, RETENTION)
 
 
 def keyed(settings: Settings, **changes: Any) -> Settings:
@@ -107,7 +117,7 @@ def test_one_and_many_and_mixed(gateway: tuple[FastAPI, Settings]) -> None:
 
 
 def test_what_is_added_and_what_is_not_taken() -> None:
-    posted = Posted("gate-1", NOW + 5, bytes.fromhex(IDENTITY_KEY), lambda: str(uuid.UUID(int=1)))
+    posted = posted_at(NOW + 5)
     body = orjson.dumps(
         scan(person=..., identity="Anh Tú", received_at=1, gateway="forged", phone="0905123456")
     )
@@ -135,19 +145,86 @@ def test_what_is_added_and_what_is_not_taken() -> None:
     ],
 )
 def test_a_bad_field_is_named_and_its_value_is_not(changes: dict[str, Any], field: str) -> None:
-    posted = Posted("gate-1", NOW, bytes.fromhex(IDENTITY_KEY), lambda: str(uuid.UUID(int=1)))
-    problem = read_posting(orjson.dumps(scan(**changes)), posted).problems[0]
-    assert problem.field == field
-    without = Posted("gate-1", NOW, None, lambda: str(uuid.UUID(int=1)))
+    problem = read_posting(orjson.dumps(scan(**changes)), posted_at(NOW)).problems[0]
+    assert (problem.field, problem.reason) == (field, "invalid")
+    without = dataclasses.replace(posted_at(NOW), identity_key=None)
     assert "TRUYVET_IDENTITY_KEY" in (
         read_posting(orjson.dumps(scan(person=..., identity="x")), without).problems[0].message
     )
 
 
+@pytest.mark.parametrize(
+    ("body", "field", "message"),
+    [
+        ({}, "person", "person (or identity), venue, scanned_at are missing"),
+        ({"identity": "x", "scanned_at": NOW}, "venue", "venue is missing"),
+        ({"person": "no", "venue": CODE}, "scanned_at", "scanned_at is missing"),
+    ],
+)
+def test_all_that_is_missing_is_named(body: dict[str, Any], field: str, message: str) -> None:
+    problem = read_posting(orjson.dumps(body), posted_at(NOW)).problems[0]
+    assert (problem.field, problem.message) == (field, message)
+
+
+@pytest.mark.parametrize(
+    ("scanned_at", "reason", "word"),
+    [
+        (NOW - RETENTION, None, ""),
+        (NOW - RETENTION - 1, "too_old", "30 days"),
+        (NOW + 5 * 60_000, None, ""),
+        (NOW + 5 * 60_000 + 1, "in_future", "clock"),
+        (NOW // 1000, "too_old", "are these seconds?"),
+        (0, "too_old", "milliseconds"),
+    ],
+)
+def test_a_time_that_ingest_would_refuse_is_told_and_not_published(
+    scanned_at: int, reason: str | None, word: str
+) -> None:
+    good, bad = scan(), scan(scanned_at=scanned_at)
+    posting = read_posting(orjson.dumps([bad, good]), posted_at(NOW))
+    assert (1, good["scan_id"]) in posting.accepted
+    assert len(posting.scans) == (2 if reason is None else 1)
+    told = [(each.index, each.scan_id, each.field, each.reason) for each in posting.problems]
+    assert told == ([] if reason is None else [(0, bad["scan_id"], "scanned_at", reason)])
+    assert all(each.message.startswith(f"{reason}: ") and word in each.message for each in posting.problems)
+
+
+@given(
+    st.integers(-RETENTION - 5, 5 * 60_000 + 5)
+    | st.sampled_from([edge + by for edge in (-RETENTION, 5 * 60_000) for by in (-1, 0, 1)]),
+    st.integers(1, 40),
+)
+def test_the_gateway_and_ingest_agree_about_time(after: int, days: int) -> None:
+    posted = dataclasses.replace(posted_at(NOW), retention_ms=days * DAY)
+    body = orjson.dumps(scan(scanned_at=NOW + after))
+    posting = read_posting(body, posted)
+    told = [each.reason for each in posting.problems]
+    # as another gateway would have written it to the topic
+    record = Record(body, 0, NOW)
+    verdicts = validate([record], dict.fromkeys, days * DAY).rejected
+    assert told == [each.reason for each in verdicts]
+
+
+@pytest.mark.engines
+def test_a_time_that_cannot_be_is_refused_in_the_answer(gateway: tuple[FastAPI, Settings]) -> None:
+    app, settings = gateway
+    alone = call(app, scan(scanned_at=NOW // 1000))
+    assert (alone.status_code, alone.json()["results"][0]["reason"]) == (422, "too_old")
+    unnamed = call(app, scan(scan_id=..., scanned_at=0)).json()["results"][0]
+    assert "scan_id" not in unnamed, "what is not taken is given no id"
+    mixed = call(app, [scan(scanned_at=NOW + 3_600_000), scan(), scan(scanned_at=NOW - 40 * DAY)])
+    assert mixed.status_code == 207
+    assert [each.get("reason") for each in mixed.json()["results"]] == ["in_future", None, "too_old"]
+    assert len(read(settings, 1)[0]) == 1
+    said = get(app, "/metrics").text
+    for verdict, count in (("accepted", 1), ("too_old", 3), ("in_future", 1)):
+        assert f'truyvet_gateway_scans_total{{verdict="{verdict}"}} {count}.0' in said
+
+
 @pytest.mark.parametrize("depth", [100, 250, 900, 1000])
 @pytest.mark.parametrize("field", ["person", "scanned_at", "identity", "note"])
 def test_deep_nesting_is_a_refusal_and_not_a_fault(field: str, depth: int) -> None:
-    posted = Posted("gate-1", NOW, bytes.fromhex(IDENTITY_KEY), lambda: str(uuid.UUID(int=1)))
+    posted = posted_at(NOW)
     body = b'[{"%s":%s%s}]' % (field.encode(), b"[" * depth, b"]" * depth)
     assert len(read_posting(body, posted).problems) == 1
 
@@ -204,6 +281,24 @@ def test_probes_metrics_and_openapi(gateway: tuple[FastAPI, Settings]) -> None:
         jsonschema.validate(scan(person=...), content["schema"])
 
 
+@pytest.mark.engines
+def test_the_page_for_people_needs_no_internet(gateway: tuple[FastAPI, Settings]) -> None:
+    app, _ = gateway
+    answer = get(app, "/docs")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    text = answer.text
+    loaded = re.findall(r"<(?:script|link|img|iframe)|(?:src|href)=\"([^\"]*)\"|@import|url\(", text)
+    assert loaded == ["openapi.json"]
+    document = get(app, "/openapi.json").json()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert f"{method.upper()} {path}" in text
+            assert all(f"<td>{code}<td>" in text for code in operation["responses"])
+    assert "Header X-Api-Key" in text
+    assert "identity" in text and "scans.rejected as unknown_venue" in text
+    assert get(app, "/redoc").status_code == 404
+
+
 def test_a_broker_that_is_away_is_503_and_not_ready() -> None:
     settings = keyed(Settings(kafka=f"127.0.0.1:{free_ports(1)[0]}"))
     with Publisher(settings.kafka_address, "scans", delivery_timeout_s=1, max_waiting=5) as publisher:
@@ -238,7 +333,7 @@ bodies = st.one_of(
 
 @given(bodies)
 def test_no_body_breaks_the_gateway_and_what_is_accepted_is_valid(body: bytes) -> None:
-    posted = Posted("gate-1", NOW, bytes.fromhex(IDENTITY_KEY), lambda: str(uuid.UUID(int=1)))
+    posted = posted_at(NOW)
     try:
         posting = read_posting(body, posted)
     except BodyError as error:
@@ -276,9 +371,10 @@ def test_a_real_process_answers_drains_and_says_nothing_of_anybody(
             except httpx.TransportError:
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
+        now = {"scanned_at": time.time_ns() // 1_000_000}
         answer = httpx.post(
             f"{base}/v1/scans",
-            json=[scan(), scan(person=..., identity="0905 123 456")],
+            json=[scan(**now), scan(person=..., identity="0905 123 456", **now)],
             headers={"X-Api-Key": KEY},
         )
         assert answer.status_code == 202

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import uuid
 from pathlib import Path
 
@@ -17,8 +18,12 @@ from deploy.cli.scans import commands, problem_of
 from deploy.local.engines import free_ports
 from deploy.local.memory import environment_of
 from producers import compacted
+from producers.examples import CASE, LATE, MET
+from producers.venues.importing import plan, rows_of
+from producers.venues.register import publish_venues
 from schemas import topics
 from schemas.codes import check_character
+from schemas.events import SCAN
 from schemas.settings import Settings
 from tests.producers.test_publisher import read
 
@@ -89,6 +94,27 @@ def test_standard_input_and_a_void(here: Settings) -> None:
         1767297840000,
     )
     assert len(read(here, 4)[0]) == 4
+
+
+@pytest.mark.engines
+def test_an_example_is_of_the_register_and_of_now(here: Settings) -> None:
+    runner = CliRunner()
+    refused = runner.invoke(commands, ["example"])
+    assert refused.exit_code == 2
+    assert "truyvet venues import docs/examples/venues.csv" in refused.stderr
+    rows = b"name,sector,district\nX,trade,hue\nY,health,hue\nZ,trade,hue\n"
+    venues = plan(rows_of(rows), {}).new
+    shut = venues[0].model_copy(update={"closed_at": 5})
+    publish_venues(here, [shut, *venues[1:]])
+    printed = runner.invoke(commands, ["example"])
+    assert printed.exit_code == 0
+    scans = [SCAN.validate_json(line) for line in printed.stdout.splitlines()]
+    assert {scan["venue"] for scan in scans} == {venue.code for venue in venues[1:]}
+    assert {scan["person"] for scan in scans} == {CASE, LATE, *MET}
+    assert len({scan["scan_id"] for scan in scans}) == len(scans)
+    now = time.time_ns() // 1_000_000
+    assert all(now - 4 * 3_600_000 < scan["scanned_at"] <= now for scan in scans)
+    assert runner.invoke(commands, ["publish", "-"], input=printed.stdout).exit_code == 0
 
 
 @pytest.mark.parametrize(

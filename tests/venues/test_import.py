@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from deploy.cli.venues import commands
 from deploy.local.memory import environment_of
-from producers.venues.importing import DEFAULT_DWELL, FileError, Plan, plan, rows_of
+from producers.venues.importing import DEFAULT_DWELL, FileError, Plan, new_districts, plan, rows_of
 from schemas.codes import check_character, is_code
 from schemas.departments import SECTORS
 from schemas.events import Venue
@@ -92,6 +92,14 @@ def test_a_dwell_never_changes_and_a_name_may() -> None:
     assert planned(f"X,lodging,hue,,,{code},\n", registered(first)).changed[0].dwell == 60
 
 
+def test_a_district_that_nobody_knows_is_named_with_its_departments() -> None:
+    mistyped = planned("X,district,atlantis,,,,\nY,trade,atlantis,,,,\nZ,district,a-luoi,,,,\n")
+    assert mistyped.bad == []
+    assert new_districts(mistyped.new, {}) == {"atlantis": ["so-cong-thuong", "ubnd-atlantis"]}
+    assert new_districts(mistyped.new, registered(mistyped)) == {}
+    assert new_districts(plan(rows_of(EXAMPLE.read_bytes()), {}).new, {}) == {}
+
+
 def test_two_venues_may_swap_their_names() -> None:
     first = planned(f"X,trade,hue,,,{ONE},\nY,trade,hue,,,{TWO},\n")
     swapped = planned(f"Y,trade,hue,,,{ONE},\nX,trade,hue,,,{TWO},\n", registered(first))
@@ -160,3 +168,11 @@ def test_the_commands_on_real_kafka(
     assert "OK" not in runner.invoke(commands, ["list", "--csv"]).stdout
     assert runner.invoke(commands, ["import", str(bad), "--skip-bad"]).exit_code == 1
     assert "OK" in runner.invoke(commands, ["list", "--csv"]).stdout
+    lost = tmp_path / "lost.csv"
+    lost.write_text("name,sector,district\nLost,district,atlantis\n", encoding="utf-8")
+    warned = runner.invoke(commands, ["import", str(lost), "--dry-run", "--json"])
+    assert warned.exit_code == 0
+    assert "district atlantis is new to the register (department ubnd-atlantis)" in warned.stderr
+    assert json.loads(warned.stdout)["new_districts"] == {"atlantis": ["ubnd-atlantis"]}
+    assert runner.invoke(commands, ["import", str(lost)]).exit_code == 0
+    assert "new to the register" not in runner.invoke(commands, ["import", str(lost)]).stderr
