@@ -29,7 +29,12 @@ def _status(settings: Settings) -> StoreStatus:
             return store_status(redis)
     except RedisError as error:
         place = without_password(settings.redis_url)
-        fail(f"Redis does not answer at {place} ({error}): start it with `truyvet up`", SERVER_AWAY)
+        advice = (
+            "check that address, it is what TRUYVET_REDIS says"
+            if settings.redis
+            else "start the stack with `truyvet up`, or set TRUYVET_REDIS to where it is"
+        )
+        fail(f"Redis does not answer at {place} ({error}): {advice}", SERVER_AWAY)
 
 
 @commands.command("status")
