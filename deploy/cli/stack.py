@@ -84,9 +84,12 @@ def down(data: DataOption = None, json: JsonFlag = False) -> None:
     with _plain():
         stack = _remembered(data, say=_quiet if json else _step)
         ended = stack.down()
+        other = None if ended else stack.elsewhere()
     if json:
-        print_json({"up": False, "changed": ended})
-    else:
+        print_json({"up": False, "changed": ended} | ({"elsewhere": other.folder} if other else {}))
+    if other:
+        fail(f"nothing was up in {stack.settings.data}: {other.words}", CALL_WRONG)
+    if not json:
         out.print(f"[green]✓[/green] {'Down' if ended else 'Nothing was up'}; data in {stack.settings.data}")
 
 
