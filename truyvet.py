@@ -65,9 +65,14 @@ def _gate(role: str, command: str) -> None:
     """End the call when the role may not use the command: only a tracer may use them all."""
     if role == "tracer":  # workers and servers: nothing more is loaded for it
         return
+    if role not in (roles := importlib.import_module("schemas.settings").ROLES):
+        sys.stderr.write(f"✗ TRUYVET_ROLE: {role!r} is no role: there are {', '.join(roles)}\n")
+        raise typer.Exit(2)
     access = importlib.import_module("lookups.access")
     if not access.may_call(role, command):
-        sys.stderr.write(f"the role {role} (TRUYVET_ROLE) may not call truyvet {command}: docs/PRIVACY.md\n")
+        sys.stderr.write(
+            f"✗ the role {role} (TRUYVET_ROLE) may not call truyvet {command}: docs/PRIVACY.md\n"
+        )
         raise typer.Exit(2)
 
 
