@@ -22,7 +22,7 @@ from clickhouse_driver.errors import Error, NetworkError, SocketTimeoutError
 from confluent_kafka import TopicPartition
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from deploy.local.health import without_password
+from deploy.local.health import clickhouse_away
 from lookups.audit import COLUMNS, COPY, AuditAwayError, Entry, Verdict, next_row, read_row, verify
 from producers.compacted import (
     KafkaAwayError,
@@ -152,15 +152,7 @@ def copied_rows(settings: Settings, client: Client) -> Mapping[int, Sequence[tup
         for row in client.execute(f"SELECT {', '.join(COLUMNS)} FROM {COPY} WHERE seq > 0"):  # noqa: S608 constants
             found.setdefault(row[COLUMNS.index("seq")], []).append(row)
     except (NetworkError, SocketTimeoutError, OSError, EOFError):
-        place = without_password(settings.clickhouse_url)
-        advice = (
-            "check that address, it is what TRUYVET_CLICKHOUSE says"
-            if settings.clickhouse
-            else "start the stack with `truyvet up`, or set TRUYVET_CLICKHOUSE to where it is"
-        )
-        raise AuditAwayError(
-            f"the copy of the audit cannot be read: ClickHouse does not answer at {place}: {advice}"
-        ) from None
+        raise AuditAwayError(f"the copy of the audit cannot be read: {clickhouse_away(settings)}") from None
     except Error as error:
         words = str(error).splitlines()[0] if str(error) else repr(error)
         raise AuditAwayError(f"the table {COPY} cannot be read: {words}") from None

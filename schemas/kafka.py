@@ -9,7 +9,7 @@ from operator import methodcaller
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from schemas.settings import Settings
+from schemas.settings import Settings, where_to_look
 
 # A broker that restarts this moment refuses connections for longer, but then nobody can be answered either.
 _REFUSED_SECONDS: Final = 1.5
@@ -71,9 +71,5 @@ def _refuses(server: str) -> bool:
 def kafka_away(settings: Settings, why: str = "") -> str:
     """In a line: Kafka does not answer, where, and what to do about it."""
     reason = f" ({why})" if why else ""
-    advice = (
-        "check that address, it is what TRUYVET_KAFKA says"
-        if settings.kafka
-        else "start the stack with `truyvet up`, or set TRUYVET_KAFKA to where it is"
-    )
+    advice = where_to_look("TRUYVET_KAFKA", settings.kafka)
     return f"Kafka does not answer at {settings.kafka_address}{reason}: {advice}"

@@ -179,6 +179,16 @@ class Settings(BaseSettings):
         return self.clickhouse or f"clickhouse://default@127.0.0.1:{self.clickhouse_port}/default"
 
 
+def where_to_look(setting: str, given: str) -> str:
+    """What to do about a server that does not answer. `given`: the setting's value; empty: the embedded one.
+
+    Where an address is given, `truyvet up` starts nothing for it.
+    """
+    if given:
+        return f"check that address, it is what {setting} says"
+    return f"start the stack with `truyvet up`, or set {setting} to where it is"
+
+
 def load_settings(**overrides: object) -> Settings:
     """The settings of this process. Raises SettingsError that names every wrong setting and why."""
     try:

@@ -183,10 +183,10 @@ def plain_errors(*kinds: type[Exception], code: int = CALL_WRONG) -> Iterator[No
     try:
         yield
     except kinds as error:
-        fail(_said(error), code)
+        fail(in_words(error), code)
 
 
-def _said(error: Exception) -> str:
+def in_words(error: Exception) -> str:
     """An error in words; the system's own of a file names a number first."""
     if not isinstance(error, OSError) or error.filename is None:
         return str(error)

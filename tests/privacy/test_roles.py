@@ -186,6 +186,7 @@ def test_the_embedded_engine_says_that_it_has_no_roles(
     result = asked(access.commands, "apply", role="tracer")
     assert result.exit_code == 2
     assert "Not enough privileges" in " ".join(result.output.split())
+    assert "Stack trace" not in result.output and "DB::Exception" not in result.output
     assert asked(access.commands, "grant", "a;b", "--role", "analyst", role="tracer").exit_code == 2
     assert asked(access.commands, "grant", "linh", "--role", "department", role="tracer").exit_code == 2
 
