@@ -28,8 +28,9 @@ DATA_WRONG = 1
 CALL_WRONG = 2
 SERVER_AWAY = 3
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# a line of words is the terminal's to wrap: rich would break identifiers and paths, in a pipe too
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 # Keys of columns that people read; every other one holds what they copy, compare or add up: it never folds.
 _FREE_TEXT: Final = frozenset({"name", "detail", "example", "about", "state", "arguments"})

@@ -90,7 +90,8 @@ def down(data: DataOption = None, json: JsonFlag = False) -> None:
     if other:
         fail(f"nothing was up in {stack.settings.data}: {other.words}", CALL_WRONG)
     if not json:
-        out.print(f"[green]✓[/green] {'Down' if ended else 'Nothing was up'}; data in {stack.settings.data}")
+        where = escape(str(stack.settings.data))
+        out.print(f"[green]✓[/green] {'Down' if ended else 'Nothing was up'}; data in {where}")
 
 
 @commands.command()

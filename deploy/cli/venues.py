@@ -175,4 +175,4 @@ def close(
         fail(f"no venue {code} is registered: truyvet venues list", CALL_WRONG)
     with kafka_errors():
         publish_venues(settings, [venue.model_copy(update={"closed_at": closed_at})])
-    out.print(f"{venue.code} {venue.name} is closed from {format_time(closed_at)}")
+    out.print(f"{venue.code} {venue.name} is closed from {format_time(closed_at)}", markup=False)

@@ -273,7 +273,8 @@ def test_in_another_folder_the_stack_on_the_ports_is_named(
 
     stack.down()
     nothing = run(cli.commands, ["down", "--data", str(tmp_path / "third")])
-    assert nothing.exit_code == 0 and "Nothing was up" in nothing.stdout
+    assert nothing.exit_code == 0
+    assert nothing.stdout == f"✓ Nothing was up; data in {tmp_path / 'third'}\n"
     assert not (tmp_path / "third").exists()
 
 
