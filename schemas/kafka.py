@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from schemas.settings import Settings, where_to_look
 
-# A broker that restarts this moment refuses connections for longer, but then nobody can be answered either.
 _REFUSED_SECONDS: Final = 1.5
 _CONNECT_SECONDS: Final = 1.0
 _DEFAULT_PORT: Final = 9092  # librdkafka's, of a server named without one
@@ -34,16 +33,23 @@ def headers_of(message: Any) -> list[tuple[str, bytes | None]]:
         return []
 
 
+_reached: Final[set[str]] = set()
+
+
 def nobody_listens(address: str) -> bool:
     """Whether every server of host:port[,host:port] refuses connections, for a second or two.
 
     The client itself would go on trying for as long as its caller waits, and then not say why. A server that
-    only is slow is never told so: whoever takes a connection, or leaves it unanswered, is to be asked.
+    only is slow is never told so: whoever takes a connection, or leaves it unanswered, is to be asked. Nor is
+    one that this process has reached before: it restarts, and is waited for.
     """
+    if address in _reached:
+        return False
     servers = [server.strip() for server in address.split(",") if server.strip()]
     deadline = time.monotonic() + _REFUSED_SECONDS
     while servers:
         if not all(map(_refuses, servers)):
+            _reached.add(address)
             return False
         if time.monotonic() > deadline:
             return True

@@ -84,6 +84,13 @@ def test_who_is_slow_is_not_taken_for_away(silent: int) -> None:
     assert time.monotonic() - began < 1
 
 
+def test_who_was_there_before_is_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        assert not nobody_listens(address)
+    assert not nobody_listens(address), "a broker that restarts in the middle of a command"
+
+
 def test_a_broker_that_comes_back_at_that_moment_is_asked() -> None:
     (port,) = free_ports(1)
 
