@@ -191,7 +191,8 @@ def in_words(error: Exception) -> str:
     """An error in words; the system's own of a file names a number first."""
     if not isinstance(error, OSError) or error.filename is None:
         return str(error)
-    path = Path(os.fsdecode(error.filename))
+    # what we write stands under its own name only when it is whole
+    path = Path(os.fsdecode(error.filename).removesuffix(".part"))
     if isinstance(error, FileNotFoundError):
         no_folder = "" if path.parent.is_dir() else f" (there is no folder {path.parent})"
         return f"no such file: {path}{no_folder}"
