@@ -159,7 +159,7 @@ def show_table(
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.splitlines())
+    return " ".join(text.expandtabs(1).splitlines())
 
 
 def _words(texts: Iterable[str]) -> Iterator[str]:

@@ -29,7 +29,7 @@ COLUMNS = {
 NAME = "Chợ Đông Ba, cổng phía sông Hương, dãy hàng cá và hàng rau"
 ROWS: list[dict[str, Any]] = [
     {"code": "KJ3VCMC8", "person": "0123456789abcdef", "name": NAME, "from": "2026-11-20 08:00+07:00"},
-    {"code": "XRWTXR23", "person": "fedcba9876543210", "name": "a\nb", "from": None, "full": True},
+    {"code": "XRWTXR23", "person": "fedcba9876543210", "name": "a\n\tb", "from": None, "full": True},
 ]
 SHOW = f"from deploy.cli.output import Format, emit; emit({ROWS!r}, {COLUMNS!r}, Format.TABLE, 'T [x]')"
 
@@ -80,7 +80,7 @@ def test_a_pipe_gets_one_line_a_row(
     emit(ROWS, COLUMNS, Format.TABLE)
     lines = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
     assert len(lines) == 2
-    assert NAME in lines[0] and "a b" in lines[1]
+    assert NAME in lines[0] and "a  b" in lines[1]
 
 
 def test_a_time_says_its_zone_once_and_a_truth_is_a_word(capsys: pytest.CaptureFixture[str]) -> None:
