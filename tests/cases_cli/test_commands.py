@@ -183,7 +183,7 @@ def test_a_case_that_can_have_no_exposure_is_refused_unless_forced(cli: Settings
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["confirm", "--person", "0912345678", *WINDOW], 2, "a pseudonym: that has 16 hexadecimal digits"),
+        (["confirm", "--person", "0912345678", *WINDOW], 2, "no pseudonym: that has 16 hexadecimal digits"),
         (["declare", "--venue", "M54HV62C", *WINDOW], 2, "holds no valid venue code"),
         (["confirm", "--person", PERSON, "--from", "tomorrow", "--to", "2021-02-08"], 2, "is not a time"),
         (["confirm", "--person", PERSON, "--from", "2021-02-08", "--to", "2021-02-08"], 2, "must be before"),

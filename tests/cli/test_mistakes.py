@@ -44,7 +44,7 @@ def test_a_file_that_is_not_there_or_no_file(module: Any, words: tuple[str, ...]
 @pytest.mark.parametrize(
     ("module", "words", "told"),
     [
-        (trace, ("person", "XYZ"), "a pseudonym: that has 16 hexadecimal digits"),
+        (trace, ("person", "XYZ"), "no pseudonym: that has 16 hexadecimal digits"),
         (
             cases,
             ("confirm", "--person", "XYZ", "--from", "2026-01-01", "--to", "2026-01-02"),
