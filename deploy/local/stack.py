@@ -141,17 +141,19 @@ class Stack:
         for people; what has come up by then stays up, `down` ends it.
         """
         chosen = workers(self.settings, tuple(roles) if roles is not None else None)
+        # before the lock: it makes the folder, and a call in the wrong place should leave nothing there
+        other = None if self.supervisor.up() else self.elsewhere()
+        if other is not None and other.folder is not None:
+            raise StackError(
+                f"{self.folder.data} cannot be brought up: {other.words}; for two at once give one of"
+                " them other ports"
+            )
         with self._lock():
             if self.supervisor.up():
                 self._same_settings(chosen)
                 return self._bring_up(chosen, fresh=False)
             self._end_leftovers()
             launches = self.launches()
-            if (other := self.elsewhere()) is not None and other.folder is not None:
-                raise StackError(
-                    f"{self.folder.data} cannot be brought up: {other.words}; for two at once give one of"
-                    " them other ports"
-                )
             engines.check_ports(launches + [self._claim(worker) for worker in chosen])
             for name, (address, answers) in self.external().items():
                 self._say(f"{name} at {address}")

@@ -266,9 +266,9 @@ def test_in_another_folder_the_stack_on_the_ports_is_named(
     assert f"--data {stack.folder.data}" in down.stderr
     told = orjson.loads(run(cli.commands, ["down", "--json"]).stdout)
     assert told == {"up": False, "changed": False, "elsewhere": str(stack.folder.data)}
-    assert list(elsewhere.iterdir()) == [], "looking makes no folder"
     with pytest.raises(StackError, match=f"the stack of {stack.folder.data} is on its ports"):
         Stack(stack.settings.model_copy(update={"data": elsewhere / "data"})).up()
+    assert list(elsewhere.iterdir()) == [], "a call in the wrong place leaves no folder there"
     assert look(stack).up, "nobody else's stack was touched"
 
     stack.down()
