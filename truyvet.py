@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -46,7 +48,9 @@ def _assemble(asked: str | None) -> typer.Typer:
     app = typer.Typer(
         no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
     )
-    only = {asked} if asked in _GROUPS or asked in _COMMANDS else {*_GROUPS, *_COMMANDS}
+    only = (
+        {asked} if asked == "--version" or asked in _GROUPS or asked in _COMMANDS else {*_GROUPS, *_COMMANDS}
+    )
     for name in [name for name in _GROUPS if name in only]:
         module = importlib.import_module(f"deploy.cli.{_GROUPS[name]}")
         app.add_typer(module.commands, name=name, help=module.__doc__)
@@ -54,20 +58,36 @@ def _assemble(asked: str | None) -> typer.Typer:
         app.add_typer(importlib.import_module(f"deploy.cli.{module_name}").commands)
 
     @app.callback()
-    def _main(context: typer.Context) -> None:
+    def _main(
+        context: typer.Context,
+        version: Annotated[  # noqa: ARG001 (its callback does it)
+            bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which this is.")
+        ] = False,
+    ) -> None:
         # a callback keeps the name of a single command: typer would drop it
         _gate(os.environ.get("TRUYVET_ROLE") or "tracer", context.invoked_subcommand or "")
 
     return app
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"truyvet {metadata.version('truyvet')}\n")
+        raise typer.Exit
+
+
 def _gate(role: str, command: str) -> None:
     """End the call when the role may not use the command: only a tracer may use them all."""
     if role == "tracer":  # workers and servers: nothing more is loaded for it
         return
+    if role not in (roles := importlib.import_module("schemas.settings").ROLES):
+        sys.stderr.write(f"✗ TRUYVET_ROLE: {role!r} is no role: there are {', '.join(roles)}\n")
+        raise typer.Exit(2)
     access = importlib.import_module("lookups.access")
     if not access.may_call(role, command):
-        sys.stderr.write(f"the role {role} (TRUYVET_ROLE) may not call truyvet {command}: docs/PRIVACY.md\n")
+        sys.stderr.write(
+            f"✗ the role {role} (TRUYVET_ROLE) may not call truyvet {command}: docs/PRIVACY.md\n"
+        )
         raise typer.Exit(2)
 
 

@@ -18,15 +18,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from clickhouse_driver import Client
-from clickhouse_driver.errors import Error
+from clickhouse_driver.errors import Error, NetworkError, SocketTimeoutError
 from confluent_kafka import TopicPartition
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
+from deploy.local.health import clickhouse_away
 from lookups.audit import COLUMNS, COPY, AuditAwayError, Entry, Verdict, next_row, read_row, verify
 from producers.compacted import (
     KafkaAwayError,
     Record,
     TopicMissingError,
+    check_somebody_listens,
     end_of,
     partitions_of,
     quiet_consumer,
@@ -73,14 +75,14 @@ class KafkaLedger:
 
     def _append(self, entry: Entry) -> AuditRow:
         if self._producer is None:
+            check_somebody_listens(self._settings)
             producer = TransactionalProducer(
                 self._settings.kafka_address, f"{self._topic}-writer", quiet=True
             )
             try:
                 producer.begin_ownership(_BEGIN_SECONDS)
-            except PublishError as error:
-                if not self._is_there():
-                    raise self._away(str(error)) from None
+            except PublishError:
+                self._ask_topic()  # Kafka away, or without the topic, is told as that
                 raise
             tail = self._tail()
             # an answer to our last commit that never came: it may have been taken
@@ -96,12 +98,11 @@ class KafkaLedger:
         self._head = row
         return row
 
-    def _is_there(self) -> bool:
+    def _ask_topic(self) -> None:
+        """Raises KafkaAwayError, TopicMissingError."""
         consumer = quiet_consumer(self._settings)
         try:
-            return bool(partitions_of(consumer, self._settings, topics.LOOKUP_AUDIT))
-        except KafkaAwayError:
-            return False
+            partitions_of(consumer, self._settings, topics.LOOKUP_AUDIT)
         finally:
             consumer.close()
 
@@ -143,14 +144,16 @@ def audit_records(settings: Settings) -> Iterator[tuple[int, bytes | None]]:
         yield record.offset, record.value
 
 
-def copied_rows(client: Client) -> Mapping[int, Sequence[tuple[Any, ...]]]:
+def copied_rows(settings: Settings, client: Client) -> Mapping[int, Sequence[tuple[Any, ...]]]:
     """The rows of the copy in ClickHouse, by seq. Raises AuditAwayError."""
     found: dict[int, list[tuple[Any, ...]]] = {}
     try:
         # a row of seq 0 is of a program that asked without the chain
         for row in client.execute(f"SELECT {', '.join(COLUMNS)} FROM {COPY} WHERE seq > 0"):  # noqa: S608 constants
             found.setdefault(row[COLUMNS.index("seq")], []).append(row)
-    except (Error, OSError, EOFError) as error:
+    except (NetworkError, SocketTimeoutError, OSError, EOFError):
+        raise AuditAwayError(f"the copy of the audit cannot be read: {clickhouse_away(settings)}") from None
+    except Error as error:
         words = str(error).splitlines()[0] if str(error) else repr(error)
         raise AuditAwayError(f"the table {COPY} cannot be read: {words}") from None
     return found
@@ -158,4 +161,5 @@ def copied_rows(client: Client) -> Mapping[int, Sequence[tuple[Any, ...]]]:
 
 def verify_audit(settings: Settings, client: Client, anchors: Sequence[tuple[int, str]]) -> Verdict:
     """Judge the chain on Kafka against its copy and the anchors. Raises AuditAwayError and KafkaAwayError."""
-    return verify(audit_records(settings), copied_rows(client), anchors)
+    check_somebody_listens(settings)
+    return verify(audit_records(settings), copied_rows(settings, client), anchors)

@@ -113,8 +113,12 @@ def permit(question: str, asking: Asking) -> Question:
     """The question, if this role may ask it with this purpose. Raises ForbiddenError, PurposeError."""
     asked = QUESTIONS.get(question, _CLOSED)
     if asking.role not in asked.roles:
-        who = " or ".join(sorted(asked.roles))
-        raise ForbiddenError(f"the role {asking.role} may not ask this ({question}): the role {who} may")
+        roles = sorted(asked.roles)
+        raise ForbiddenError(
+            f"the role {asking.role} may not ask this ({question}): the role {' or '.join(roles)} may: set"
+            f" TRUYVET_ROLE={roles[0]}; on a ClickHouse server of your own the user needs its grant as well"
+            " (truyvet access grant)"
+        )
     if asking.purpose:
         checked_purpose(asking.purpose)
     elif asked.persons:

@@ -35,6 +35,7 @@ _COUNTS: Final = {
 }
 _ROWS: Final = "SELECT toString(date), grouped, persons, check_ins FROM "
 _WARNINGS: Final = "SELECT toString(date), venue, name, district, case_id, contacts, first, last FROM "
+_DEPARTMENTS: Final = "SELECT DISTINCT department FROM venues FINAL ORDER BY department"
 _OWN_WARNINGS: Final = "department_warnings(department = %(department)s)"
 _ALL_WARNINGS: Final = "warnings_of(departments = [])"
 
@@ -70,6 +71,10 @@ class Figures(Asker):
         super().__init__(client, clock_ms, desk)
         self._role = asking.role
         self._department = asking.department
+
+    def departments(self) -> list[str]:
+        """The departments that have a venue."""
+        return [row[0] for row in self._rows(_DEPARTMENTS, {})]
 
     def counts(self, counted: Counted, by: By, first: int, last: int) -> list[Figure]:
         """By date and group, `first` to `last` (days since 1970-01-01, both included)."""

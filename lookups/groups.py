@@ -127,8 +127,17 @@ class GroupLookups(Reader):
             raise UnknownCaseError(f"the archive knows no case {case_id!r}: truyvet cases list shows all")
         person, start, end, min_overlap, status = rows[0]
         if person is None or status != "confirmed":
-            why = "is withdrawn" if status != "confirmed" else "is a place-time, not a person"
-            raise WrongSubjectError(f"case {case_id} {why}: name a person and a window instead")
+            why, instead = (
+                ("is withdrawn", f"confirm it again with truyvet cases update {case_id} --reinstate")
+                if status != "confirmed"
+                else (
+                    "is a place-time, not a person",
+                    f"ask truyvet trace contacts --case {case_id} whom it exposed",
+                )
+            )
+            raise WrongSubjectError(
+                f"case {case_id} {why}: {instead}, or truyvet trace chain about a person and a window"
+            )
         return CaseSubject(f"{person:016x}", Window(start, end), min_overlap)
 
     def common_venues(self, persons: Sequence[str], window: Window) -> list[CommonVenue]:

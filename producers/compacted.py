@@ -11,6 +11,7 @@ from typing import Any, Final
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
+from schemas.kafka import kafka_away, nobody_listens
 from schemas.settings import Settings
 from schemas.topics import Topic
 
@@ -78,14 +79,18 @@ def quiet_consumer(settings: Settings, **more: Any) -> Consumer:
 
 def away(settings: Settings, why: str) -> KafkaAwayError:
     """The error for a broker that does not answer."""
-    return KafkaAwayError(
-        f"Kafka does not answer at {settings.kafka_address} ({why}): start it with `truyvet up`, "
-        "or set TRUYVET_KAFKA to where it is"
-    )
+    return KafkaAwayError(kafka_away(settings, why))
+
+
+def check_somebody_listens(settings: Settings) -> None:
+    """Raises KafkaAwayError soon where the client would try for long; see nobody_listens."""
+    if nobody_listens(settings.kafka_address):
+        raise KafkaAwayError(kafka_away(settings))
 
 
 def partitions_of(consumer: Consumer, settings: Settings, topic: Topic) -> list[int]:
     """The partitions of a topic. Raises KafkaAwayError, TopicMissingError."""
+    check_somebody_listens(settings)
     name = settings.topic(topic)
     try:
         found = consumer.list_topics(name, timeout=METADATA_SECONDS).topics[name]

@@ -194,6 +194,18 @@ def find(settings: Settings, topic: Topic, partition: int, offset: int) -> DeadL
     )
 
 
+def of_source(settings: Settings, topic: Topic, source: str) -> Iterator[DeadLetter]:
+    """The dead letters of a topic that came from a place, TOPIC/PARTITION/OFFSET with or without [index].
+
+    Reads them all. Raises KafkaAwayError, TopicMissingError.
+    """
+    bare = source.removeprefix(settings.topic_prefix)
+    for letter in Reader(settings, topic):
+        came = letter.source.removeprefix(settings.topic_prefix)
+        if bare in {came, came.partition("[")[0]}:
+            yield letter
+
+
 def _read(settings: Settings, name: str, spans: Mapping[int, Span]) -> Iterator[tuple[int, Message]]:
     waiting = dict(spans)
     if not waiting:

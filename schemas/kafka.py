@@ -1,9 +1,21 @@
-"""What confluent-kafka gives, where it needs care."""
+"""What confluent-kafka gives, where it needs care; whether anybody listens where Kafka should be."""
 
 from __future__ import annotations
 
+import errno
+import socket
+import time
 from operator import methodcaller
 from typing import Any, Final
+from urllib.parse import urlsplit
+
+from schemas.settings import Settings, where_to_look
+
+_REFUSED_SECONDS: Final = 1.5
+_CONNECT_SECONDS: Final = 1.0
+_DEFAULT_PORT: Final = 9092  # librdkafka's, of a server named without one
+# What says at once that nobody is there. Silence does not: a slow server is silent too.
+_NOBODY: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 # Not a plain call: where a header's name is no UTF-8, the client (2.16) returns a list with holes and leaves
 # its error pending, to be raised by whatever comes next. A call from C raises it at once.
@@ -19,3 +31,51 @@ def headers_of(message: Any) -> list[tuple[str, bytes | None]]:
         return list(_ASK(message) or ())
     except (SystemError, UnicodeDecodeError):
         return []
+
+
+_reached: Final[set[str]] = set()
+
+
+def nobody_listens(address: str) -> bool:
+    """Whether every server of host:port[,host:port] refuses connections, for a second or two.
+
+    The client itself would go on trying for as long as its caller waits, and then not say why. A server that
+    only is slow is never told so: whoever takes a connection, or leaves it unanswered, is to be asked. Nor is
+    one that this process has reached before: it restarts, and is waited for.
+    """
+    if address in _reached:
+        return False
+    servers = [server.strip() for server in address.split(",") if server.strip()]
+    deadline = time.monotonic() + _REFUSED_SECONDS
+    while servers:
+        if not all(map(_refuses, servers)):
+            _reached.add(address)
+            return False
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _refuses(server: str) -> bool:
+    try:
+        parts = urlsplit(server if "://" in server else f"//{server}")
+        place = parts.hostname or "", parts.port or _DEFAULT_PORT
+    except ValueError:
+        return False  # the client says what it thinks of it
+    try:
+        socket.create_connection(place, _CONNECT_SECONDS, all_errors=True).close()
+    except socket.gaierror as error:
+        return error.errno == socket.EAI_NONAME
+    except ExceptionGroup as group:  # one for each address that the name has
+        return all(isinstance(each, OSError) and each.errno in _NOBODY for each in group.exceptions)
+    except OSError:
+        return False
+    return False
+
+
+def kafka_away(settings: Settings, why: str = "") -> str:
+    """In a line: Kafka does not answer, where, and what to do about it."""
+    reason = f" ({why})" if why else ""
+    advice = where_to_look("TRUYVET_KAFKA", settings.kafka)
+    return f"Kafka does not answer at {settings.kafka_address}{reason}: {advice}"

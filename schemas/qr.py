@@ -48,5 +48,7 @@ def parse_person(text: str) -> str:
     """The pseudonym in a scanned card, or typed from it in groups. Raises ValueError when it holds none."""
     person = _GROUPING.sub("", _last_part(text, "p")).lower()
     if not _PERSON.fullmatch(person):
-        raise ValueError(f"{text.strip()[:80]!r} holds no person's card")
+        raise ValueError(
+            f"{text.strip()[:80]!r} holds no person's card, and no pseudonym: that has 16 hexadecimal digits"
+        )
     return person

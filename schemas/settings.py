@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from schemas.topics import Topic
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+Role = Literal["tracer", "department", "analyst", "auditor"]  # of whoever asks
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+
+# what a setting in JSON has to look like
+_JSON_FORMS: Final = {
+    "gateway_keys": 'JSON, device → API key, such as {"gate-1": "its secret"}',
+    "partitions": 'JSON, topic → number, such as {"scans": 12}',
+}
 
 
 class SettingsError(ValueError):
@@ -59,19 +69,35 @@ class Settings(BaseSettings):
     # of the scans of a minute: more of them rejected than this is an alarm; 1: never
     poison_share: Annotated[float, Field(gt=0, le=1)] = 0.2
     replication: Annotated[int, Field(ge=1, le=7)] = 1
-    partitions: dict[str, int] = {}  # by topic, where it differs from the declaration
+    partitions: Annotated[dict[str, int], NoDecode] = {}  # by topic, where it differs from the declaration
     topic_prefix: str = ""  # before every topic and group name, where several installations share a cluster
 
-    role: Literal["tracer", "department", "analyst", "auditor"] = "tracer"  # of whoever asks: docs/PRIVACY.md
+    role: Role = "tracer"  # of whoever asks: docs/PRIVACY.md
     department: str = ""  # the slug of the department whose venues the role `department` may see
 
     retention_days: Annotated[int, Field(ge=1, le=365)] = 30
     archive_retention_days: Annotated[int, Field(ge=1, le=3650)] = 365
 
     identity_key: SecretStr | None = None  # hex, at least 32 bytes: turns an identity into a pseudonym
-    gateway_keys: dict[str, SecretStr] = {}  # device → API key; empty: the gateway refuses every post
+    gateway_keys: Annotated[
+        dict[str, SecretStr], NoDecode
+    ] = {}  # device → API key; empty: the gateway refuses every post
     gateway_max_body: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
     public_host: str = "truyvet.example"  # of the URLs in QR codes
+
+    @field_validator("gateway_keys", "partitions", mode="before")
+    @classmethod
+    def _from_json(cls, value: Any) -> Any:
+        # read here, not by pydantic-settings: its error names neither the variable nor the form
+        if not isinstance(value, str):
+            return value
+        try:
+            found = json.loads(value) if value.strip() else {}
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise ValueError("not in the right form")  # load_settings says which that is
+        return found
 
     @field_validator("gateway_keys")
     @classmethod
@@ -104,7 +130,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _a_department_is_named(self) -> Self:
         if self.role == "department" and not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.department):
-            raise ValueError("the role department needs TRUYVET_DEPARTMENT, a slug such as so-y-te")
+            raise ValueError("TRUYVET_DEPARTMENT: the role department needs it, a slug such as so-y-te")
         return self
 
     @field_validator("redis", "clickhouse")
@@ -153,13 +179,34 @@ class Settings(BaseSettings):
         return self.clickhouse or f"clickhouse://default@127.0.0.1:{self.clickhouse_port}/default"
 
 
+def where_to_look(setting: str, given: str) -> str:
+    """What to do about a server that does not answer. `given`: the setting's value; empty: the embedded one.
+
+    Where an address is given, `truyvet up` starts nothing for it.
+    """
+    if given:
+        return f"check that address, it is what {setting} says"
+    return f"start the stack with `truyvet up`, or set {setting} to where it is"
+
+
 def load_settings(**overrides: object) -> Settings:
     """The settings of this process. Raises SettingsError that names every wrong setting and why."""
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        lines = [
-            f"TRUYVET_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False)
-        ]
-        raise SettingsError("\n".join(lines)) from None
+        lines = [_problem(problem) for problem in error.errors(include_url=False)]
+        raise SettingsError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _problem(problem: ErrorDetails) -> str:
+    """A line: the variable, then what is wrong; the value may be a secret and is not shown, unless a role."""
+    said = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:  # of several settings together: the message begins with the one to mend
+        return said
+    name, *inside = (str(part) for part in problem["loc"])
+    if name == "role":
+        said = f"{problem['input']!r} is no role: there are {', '.join(ROLES)}"
+    elif name in _JSON_FORMS:
+        what = f"{inside[0]}: {said}" if inside else said
+        said = f"{what}: write {_JSON_FORMS[name]}"
+    return f"TRUYVET_{name.upper()}: {said}"

@@ -40,8 +40,11 @@ def day_name(day: int) -> str:
 
 
 def day_number(name: str) -> int:
-    """Days since 1970-01-01 of YYYY-MM-DD. Raises ValueError for anything else."""
-    return (date.fromisoformat(name) - _EPOCH).days
+    """Days since 1970-01-01 of YYYY-MM-DD. Raises ValueError that shows that form for anything else."""
+    try:
+        return (date.fromisoformat(name.strip()) - _EPOCH).days
+    except ValueError:
+        raise ValueError(f"{name!r} is not a date: write 2021-02-08 (local, Asia/Ho_Chi_Minh)") from None
 
 
 def parse_time(text: str) -> int:

@@ -9,12 +9,14 @@ from typing import Annotated, Final, Literal
 
 import typer
 from clickhouse_driver import Client
-from clickhouse_driver.errors import Error
+from clickhouse_driver.errors import Error, NetworkError, SocketTimeoutError
 
 from deploy import access
 from deploy.cli.output import CALL_WRONG, SERVER_AWAY, fail, out, plain_errors
+from deploy.local.health import clickhouse_away
 from lookups.connection import connect
 from schemas.settings import SettingsError, load_settings
+from sinks.connection import first_line
 
 commands = typer.Typer(no_args_is_help=True)
 
@@ -81,12 +83,12 @@ def _execute(sql: list[str], rows: list[tuple[str, str]] | None = None) -> None:
     try:
         for statement in sql:
             client.execute(statement, rows)
+    except (NetworkError, SocketTimeoutError, OSError, EOFError):
+        fail(clickhouse_away(settings), SERVER_AWAY)
     except Error as error:
-        words = str(getattr(error, "message", error)).splitlines()[0]
+        words = first_line(error)
         if getattr(error, "code", None) in _REFUSED:
             fail(f"{_EMBEDDED}: {words}" if not settings.clickhouse else words, CALL_WRONG)
         fail(words)
-    except (OSError, EOFError) as error:
-        fail(f"ClickHouse does not answer: {error}", SERVER_AWAY)
     finally:
         client.disconnect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
 
 import typer
@@ -22,7 +23,7 @@ from deploy.cli.output import (
 from deploy.cli.register import kafka_errors
 from lookups.audit import parse_anchor, read_row
 from schemas.settings import Settings, SettingsError, load_settings
-from schemas.times import format_time, parse_time
+from schemas.times import day_name, format_time, parse_time
 
 commands = typer.Typer(no_args_is_help=True)
 
@@ -72,7 +73,7 @@ def list_rows(
     if output is Format.JSON:
         print_json(found)
     else:
-        words = [row | {"arguments": _words(row["arguments"])} for row in found]
+        words = [row | {"arguments": _words(row)} for row in found]
         emit(words, _COLUMNS, output)
     if broken:
         err.print("truyvet audit verify says what happened", style="yellow")
@@ -88,7 +89,7 @@ def verify(
     ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Whether any row was changed, removed, put in or moved; exit code 1 when it was.
+    """Whether any row was changed, removed, put in or moved; exit code 1 when it was, and then no anchor.
 
     Keep the printed anchor outside of this installation: against a later one, a chain that was cut off or
     written anew together with its copy in ClickHouse is found too.
@@ -101,7 +102,8 @@ def verify(
         seq, digest = found.head
         if not found.problems:  # on a broken chain nothing more is put
             desk.asked("audit-verify", {"head": f"{seq}:{digest}"})
-    head = f"{seq}:{digest}"
+    # an anchor of a broken chain would make what was done to it right for whoever keeps it
+    head = None if found.problems else f"{seq}:{digest}"
     if json:
         problems = [{"seq": each.seq, "what": each.what} for each in found.problems]
         report = {"whole": not problems, "rows": found.rows, "head": head, "problems": problems}
@@ -119,7 +121,7 @@ def verify(
             )
         if not found.problems:
             out.print(f"{found.rows:,} rows, every one as it was written", style="green")
-        out.print(f"anchor {head}", markup=False, soft_wrap=True)
+            out.print(f"anchor {head}", markup=False, soft_wrap=True)
     if found.problems:
         raise typer.Exit(1)
 
@@ -129,5 +131,39 @@ def _settings() -> Settings:
         return load_settings()
 
 
-def _words(arguments: dict[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in arguments.items() if value is not None)
+def _words(row: Mapping[str, Any]) -> str:
+    """The arguments of a question as people read them; in a row times and days are numbers."""
+    by_day = str(row["question"]).endswith("-by")
+    told = []
+    for name, value in row["arguments"].items():
+        if value is None:
+            continue
+        words = value
+        if name in {"from", "to"}:
+            words = _minute(value)
+        elif by_day and name in {"first", "last"}:
+            words = _number(day_name, value)
+        elif isinstance(value, list):
+            words = " ".join(map(_place, value))
+        told.append(f"{name}={words}")
+    return " ".join(told)
+
+
+def _place(value: object) -> str:
+    """A place-time as `trace places` takes it; a person as it is."""
+    if isinstance(value, list):
+        return ",".join([str(value[0]), *map(_minute, value[1:])])
+    return str(value)
+
+
+def _minute(value: object) -> str:
+    # one word, as --from takes it: it neither folds nor needs quotes in a shell
+    return _number(format_time, value).replace(" ", "T")
+
+
+def _number(words: Callable[[int], str], value: object) -> str:
+    """A number in words; what is none, or beyond the calendar, was written by somebody else: as it is."""
+    try:
+        return words(value) if isinstance(value, int) else str(value)
+    except (ValueError, OverflowError, OSError):
+        return str(value)

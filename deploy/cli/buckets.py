@@ -12,7 +12,7 @@ from deploy.cli.output import DATA_WRONG, SERVER_AWAY, JsonFlag, err, fail, out,
 from deploy.local.health import without_password
 from deploy.local.store import StoreStatus, store_client, store_status
 from deploy.rebuild import RebuildError, declare_lost, rebuild
-from schemas.settings import Settings, SettingsError, load_settings
+from schemas.settings import Settings, SettingsError, load_settings, where_to_look
 from schemas.times import format_time
 
 commands = typer.Typer(no_args_is_help=True)
@@ -29,7 +29,8 @@ def _status(settings: Settings) -> StoreStatus:
             return store_status(redis)
     except RedisError as error:
         place = without_password(settings.redis_url)
-        fail(f"Redis does not answer at {place} ({error}): start it with `truyvet up`", SERVER_AWAY)
+        advice = where_to_look("TRUYVET_REDIS", settings.redis)
+        fail(f"Redis does not answer at {place} ({error}): {advice}", SERVER_AWAY)
 
 
 @commands.command("status")

@@ -25,7 +25,7 @@ from producers.cases import CaseBook, CaseError, make_case, new_case_id, publish
 from schemas.events import Case
 from schemas.qr import parse_person, parse_venue
 from schemas.settings import Settings, SettingsError, load_settings
-from schemas.times import format_time, parse_time
+from schemas.times import MS_PER_MINUTE, format_time, parse_time
 
 commands = typer.Typer(no_args_is_help=True)
 
@@ -43,6 +43,9 @@ MinOverlap = Annotated[
 Linger = Annotated[
     int | None,
     typer.Option(help="Minutes that a place stays infectious afterwards, 0 to 720 (0 if not given)."),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Also for a window in which no exposure can be computed.")
 ]
 CaseIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The case's id.")]
 
@@ -68,6 +71,7 @@ def confirm(
     case_id: CaseIdOption = None,
     min_overlap: MinOverlap = None,
     linger: Linger = None,
+    force: Force = False,
     json: JsonFlag = False,
 ) -> None:
     """A person is confirmed infected, infectious from one time to another."""
@@ -75,7 +79,8 @@ def confirm(
     with plain_errors(ValueError):
         subject = {"person": parse_person(person)}
     window = _window(start, end, "infectious_from", "infectious_to")
-    _publish_new(settings, case_id, {**subject, **window}, min_overlap=min_overlap, linger=linger, json=json)
+    fields = {**subject, **window}
+    _publish_new(settings, case_id, fields, min_overlap=min_overlap, linger=linger, force=force, json=json)
 
 
 @commands.command()
@@ -87,6 +92,7 @@ def declare(
     case_id: CaseIdOption = None,
     min_overlap: MinOverlap = None,
     linger: Linger = None,
+    force: Force = False,
     json: JsonFlag = False,
 ) -> None:
     """A place and time is declared infectious ("mốc dịch tễ"): the venue and all within it."""
@@ -96,9 +102,8 @@ def declare(
     window = _window(start, end, "from", "to")
     if code not in venues_by_code(settings):
         fail(f"{code} is not in the register: see `truyvet venues list`", CALL_WRONG)
-    _publish_new(
-        settings, case_id, {"venue": code, **window}, min_overlap=min_overlap, linger=linger, json=json
-    )
+    fields = {"venue": code, **window}
+    _publish_new(settings, case_id, fields, min_overlap=min_overlap, linger=linger, force=force, json=json)
 
 
 @commands.command()
@@ -198,6 +203,7 @@ def _publish_new(
     *,
     min_overlap: int | None,
     linger: int | None,
+    force: bool,
     json: bool,
 ) -> None:
     with plain_errors(CaseError), kafka_errors():
@@ -210,6 +216,8 @@ def _publish_new(
             linger=linger,
             **fields,
         )
+        if not force:
+            _check_window(settings, case)
         cases = _read(settings).cases
         if case_id is None:
             made = new_case_id(format_time(_now_ms())[:10], cases)
@@ -225,6 +233,24 @@ def _publish_new(
                 CALL_WRONG,
             )
         _publish(settings, case, json)
+
+
+def _check_window(settings: Settings, case: Case) -> None:
+    """Refuse a case that can have no exposure: a slip of the date, which would stand and bar an erasure."""
+    now = _now_ms()
+    oldest = now - settings.retention_days * _DAY_MS
+    if case.end + case.linger * MS_PER_MINUTE <= oldest:
+        why = (
+            f"the window ends before {format_time(oldest)}, beyond the {settings.retention_days} days within"
+            " which exposures are computed: ask the archive, `truyvet trace contacts`"
+        )
+    elif case.start > now:
+        why = (
+            f"the window begins at {format_time(case.start)}, in the future: nobody can have been exposed yet"
+        )
+    else:
+        return
+    fail(f"{why}; --force publishes the case all the same", CALL_WRONG)
 
 
 def _publish(settings: Settings, case: Case, json: bool) -> None:

@@ -13,7 +13,7 @@ import typer
 from clickhouse_driver.errors import Error as ClickHouseError
 from rich.markup import escape
 
-from deploy.cli.output import CALL_WRONG, DATA_WRONG, SERVER_AWAY, err, fail, out
+from deploy.cli.output import CALL_WRONG, DATA_WRONG, SERVER_AWAY, err, fail, in_words, out
 from deploy.demo.choice import NobodyError
 from deploy.demo.story import Story, demo_settings
 from deploy.demo.watch import Alerts
@@ -84,7 +84,7 @@ def _folder(data: Path | None) -> Path:
         if any(data.iterdir()):
             fail(f"{data} is not empty: the demo starts from nothing", CALL_WRONG)
     except OSError as error:
-        fail(f"the demo needs an empty folder: {error}", CALL_WRONG)
+        fail(f"the demo needs an empty folder: {in_words(error)}", CALL_WRONG)
     return data.absolute()
 
 

@@ -19,8 +19,10 @@ from deploy.cli.output import (
     plain_errors,
     print_json,
 )
+from deploy.cli.register import kafka_errors
 from deploy.erasure import Erasure, ErasureError, StandingCaseError, erase
 from lookups.access import checked_purpose
+from producers.compacted import check_somebody_listens
 from schemas import topics
 from schemas.qr import parse_person
 from schemas.settings import SettingsError, load_settings
@@ -80,7 +82,8 @@ def list_erased(json: JsonFlag = False, as_csv: CsvFlag = False) -> None:
     with plain_errors(SettingsError):
         settings = load_settings()
     now = time.time_ns() // 1_000_000
-    with plain_errors(RuntimeError, code=3):
+    with kafka_errors(), plain_errors(RuntimeError, code=3):
+        check_somebody_listens(settings)
         found = read_erased(settings.kafka_address, settings.topic(topics.ERASED))
     rows = [
         each.model_dump() | {"at": format_time(each.at), "before": format_time(each.before)}

@@ -11,7 +11,8 @@ from deploy.cli.asking import show
 from deploy.cli.desk import asking, clock_ms, open_desk, question_errors
 from deploy.cli.output import CALL_WRONG, CsvFlag, JsonFlag, chosen_format, fail, plain_errors
 from lookups.figures import By, Counted, Figures
-from schemas.settings import SettingsError, load_settings
+from schemas.departments import DEPARTMENTS
+from schemas.settings import Settings, SettingsError, load_settings
 from schemas.times import day_number, format_time, local_day, minute_of
 
 commands = typer.Typer(no_args_is_help=True)
@@ -63,7 +64,9 @@ def warnings(json: JsonFlag = False, as_csv: CsvFlag = False) -> None:
     with plain_errors(SettingsError):
         settings = load_settings()
     with question_errors(), open_desk(settings) as (desk, client):
-        found = desk.answered(Figures(client, clock_ms, desk, asking(settings)).warnings())
+        figures = Figures(client, clock_ms, desk, asking(settings))
+        found = desk.answered(figures.warnings())
+        _check_department(settings, figures)
     rows = [
         {
             "date": each.date,
@@ -94,6 +97,7 @@ def _counts(
     with question_errors(), open_desk(settings) as (desk, client):
         figures = Figures(client, clock_ms, desk, asking(settings))
         found = desk.answered(figures.counts(counted, chosen, first, last))
+        _check_department(settings, figures)
     event = "check_ins" if counted == "visits" else "exposures"
     rows = [
         {"date": each.date, by.value: each.group, "persons": each.persons, event: each.events}
@@ -101,6 +105,19 @@ def _counts(
     ]
     headings = {"date": "Date", by.value: by.value.capitalize(), "persons": "Persons"}
     show(rows, headings | {event: event.replace("_", "-").capitalize()}, output, f"{counted} by {by.value}")
+
+
+def _check_department(settings: Settings, figures: Figures) -> None:
+    """A department that is mistyped has no venue, and no numbers: that must not look like good news."""
+    own = settings.department
+    if not own or own in DEPARTMENTS or settings.role not in {"tracer", "department"}:
+        return  # an analyst or auditor may not read the register
+    if own not in (there := figures.departments()):
+        fail(
+            f"TRUYVET_DEPARTMENT: no venue has the department {own};"
+            f" those of the venues are {', '.join(there) or 'none yet'}",
+            CALL_WRONG,
+        )
 
 
 def _days(start: str | None, end: str | None) -> tuple[int, int]:

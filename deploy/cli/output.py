@@ -7,24 +7,38 @@ setting is wrong; 3 a server is away.
 from __future__ import annotations
 
 import csv
+import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated, Any, NoReturn, TextIO
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NoReturn, TextIO
 
 import orjson
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 DATA_WRONG = 1
 CALL_WRONG = 2
 SERVER_AWAY = 3
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# a line of words is the terminal's to wrap: rich would break identifiers and paths, in a pipe too
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+# Keys of columns that people read; every other one holds what they copy, compare or add up: it never folds.
+_FREE_TEXT: Final = frozenset({"name", "detail", "example", "about", "state", "arguments"})
+# A word of a free text breaks only beyond this: ours are up to a pseudonym with its argument's name.
+_LONGEST_WORD: Final = 40
+_READABLE: Final = 16  # a text in a narrower column is a word a line
+_LOCAL_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}\+07:00")
+_OFFSET: Final = "+07:00"
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 CsvFlag = Annotated[bool, typer.Option("--csv", help="CSV with a header line, safe for spreadsheets.")]
@@ -79,14 +93,89 @@ def emit(
     elif output is Format.CSV:
         write_csv(sys.stdout, rows, columns)
     else:
-        table = Table(title=title, title_justify="left")
-        for key, heading in columns.items():
-            numeric = any(isinstance(row.get(key), int | float) for row in rows)
-            table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
-        for row in rows:
-            cells = [row.get(key) for key in columns]
-            table.add_row(*("" if cell is None else escape(str(cell)) for cell in cells))
-        out.print(table)
+        show_table(
+            list(columns.values()),
+            [[_cell(row.get(key)) for key in columns] for row in rows],
+            title,
+            numbers={at for at, key in enumerate(columns) if any(_is_number(row.get(key)) for row in rows)},
+            free={at for at, key in enumerate(columns) if key in _FREE_TEXT},
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
+
+
+def show_table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str | Text]],
+    title: str | None = None,
+    numbers: Iterable[int] = (),
+    free: Iterable[int] = (),
+) -> None:
+    """A table for people. `numbers`, `free`: the columns of numbers, and those whose text may fold.
+
+    On a terminal it is as wide as that; where the cells that never fold need more, lines are longer: half a
+    pseudonym helps nobody. Into a pipe or file every row is one line, for grep and `less -S`.
+    """
+    numeric, folding = set(numbers), set(free)
+    heads = list(headings)
+    cells = [[each if isinstance(each, Text) else Text(_one_line(each)) for each in row] for row in rows]
+    for at in range(len(heads)):
+        if any(_LOCAL_TIME.fullmatch(row[at].plain) for row in cells) and all(
+            not row[at].plain or _LOCAL_TIME.fullmatch(row[at].plain) for row in cells
+        ):
+            heads[at] += f" ({_OFFSET})"  # said once instead of in every cell
+            for row in cells:
+                row[at] = Text(row[at].plain.removesuffix(_OFFSET))
+    natural, least = [], []
+    for at, heading in enumerate(heads):
+        texts = [row[at].plain for row in cells]
+        own = _widest(texts)
+        if at in folding:
+            own = max(min(own, _READABLE), min(_widest(_words(texts)), _LONGEST_WORD))
+        natural.append(max(1, cell_len(heading), _widest(texts)))
+        least.append(max(1, own, _widest(heading.split())))
+    borders = 3 * len(heads) + 1
+    room = out.width if out.file.isatty() else sum(natural) + borders
+    widths = _fitted(natural, least, room - borders)
+    if title is not None:
+        out.print(title, style="italic", markup=False, soft_wrap=True)
+    table = Table()
+    for at, heading in enumerate(heads):
+        justify: Literal["right", "left"] = "right" if at in numeric else "left"
+        table.add_column(escape(heading), justify=justify, overflow="fold", width=widths[at])
+    for row in cells:
+        table.add_row(*row)
+    # with a height too: a terminal that is called dumb has 80 columns for rich otherwise
+    wide = Console(width=max(room, sum(widths) + borders), height=out.height, highlight=False)
+    wide.print(table, crop=False)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.expandtabs(1).splitlines())
+
+
+def _words(texts: Iterable[str]) -> Iterator[str]:
+    return (word for text in texts for word in text.split())
+
+
+def _widest(texts: Iterable[str]) -> int:
+    return max(map(cell_len, texts), default=0)
+
+
+def _fitted(natural: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """The widths of columns that share the room: the widest gives way first, none below its `least`."""
+    widths = list(natural)
+    while sum(widths) > room and (able := [at for at in range(len(widths)) if widths[at] > least[at]]):
+        widths[max(able, key=lambda at: widths[at])] -= 1
+    return widths
 
 
 @contextmanager
@@ -95,4 +184,20 @@ def plain_errors(*kinds: type[Exception], code: int = CALL_WRONG) -> Iterator[No
     try:
         yield
     except kinds as error:
-        fail(str(error), code)
+        fail(in_words(error), code)
+
+
+def in_words(error: Exception) -> str:
+    """An error in words; the system's own of a file names a number first."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return str(error)
+    # what we write stands under its own name only when it is whole
+    path = Path(os.fsdecode(error.filename).removesuffix(".part"))
+    if isinstance(error, FileNotFoundError):
+        no_folder = "" if path.parent.is_dir() else f" (there is no folder {path.parent})"
+        return f"no such file: {path}{no_folder}"
+    if isinstance(error, IsADirectoryError):
+        return f"{path} is a folder, not a file"
+    if isinstance(error, PermissionError):
+        return f"{path}: you may not read or write it"
+    return f"{path}: {error.strerror}"

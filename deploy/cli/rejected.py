@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import getpass
 import logging
+import re
 import socket
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
 from heapq import heappushpop
-from itertools import chain
+from itertools import chain, islice
 from typing import Annotated, Any, Final
 
 import typer
@@ -30,9 +31,11 @@ from deploy.cli.output import (
 )
 from deploy.cli.register import kafka_errors
 from deploy.cli.simulate import progress_bar
+from deploy.local.roles import ARCHIVE
 from producers.compacted import TopicMissingError
-from producers.dead_letters import REASONS, TOPICS, DeadLetter, NoSuchRecordError, Reader, find
+from producers.dead_letters import REASONS, TOPICS, DeadLetter, NoSuchRecordError, Reader, find, of_source
 from producers.replaying import Memory, NotAcknowledgedError, Outcome, Replay, audit
+from schemas import topics
 from schemas.settings import Settings, SettingsError, load_settings
 from schemas.times import format_time, parse_time
 from schemas.topics import Topic
@@ -42,6 +45,11 @@ commands = typer.Typer(no_args_is_help=True)
 _SHOWN_CHARACTERS: Final = 4_000
 _SHOWN_BYTES: Final = 1_024
 _SHOWN_PROBLEMS: Final = 20
+_MOST_OF_SOURCE: Final = 1_000  # of one record; it is named by its index then
+_PLACE: Final = re.compile(
+    r"(?P<topic>[^/]+)/(?P<partition>[0-9]{1,18})/(?P<offset>[0-9]{1,18})(?P<index>\[[0-9]{1,9}\])?"
+)
+_REJECTED: Final = frozenset(topic.name for topic in TOPICS.values())
 
 ReasonOption = Annotated[
     list[str] | None,
@@ -219,21 +227,64 @@ def _hex_lines(value: bytes) -> str:
     return "\n".join(lines)
 
 
+def _placed(settings: Settings, place: str) -> DeadLetter:
+    """The record at a place; of a place of its source, the one that came from there.
+
+    `scans/0/12` is a record of `scans`: the rejected one has another place, and scans.rejected/0/12 is
+    somebody else's.
+    """
+    found = _PLACE.fullmatch(place)
+    if found is None:
+        fail(f"{place} is no place: write TOPIC/PARTITION/OFFSET, such as scans.rejected/0/12", CALL_WRONG)
+    name = found["topic"].removeprefix(settings.topic_prefix)
+    if name not in topics.TOPICS or name in _REJECTED:
+        topic = _topic(name)  # archive/0/12 names no other topic
+        if found["index"]:
+            fail(f"{place}: a rejected record has no [index]: leave it out", CALL_WRONG)
+        return find(settings, topic, int(found["partition"]), int(found["offset"]))
+    letters = [
+        letter
+        for topic in _refusing(name)
+        for letter in islice(of_source(settings, topic, place), _MOST_OF_SOURCE)
+    ]
+    if not letters:
+        fail(
+            f"no record that is kept was rejected from {place}; `truyvet rejected list` names the places of"
+            f" those that were, such as {_refusing(name)[0].name}/0/12",
+            DATA_WRONG,
+        )
+    if len(letters) > 1:
+        places = ", ".join(f"{letter.place} ({letter.source})" for letter in letters[:_SHOWN_PROBLEMS])
+        fail(f"{len(letters)} rejected records came from {place}: choose one of {places}", CALL_WRONG)
+    return letters[0]
+
+
+def _refusing(name: str) -> list[Topic]:
+    """Where what a topic held is put aside: by the role that reads it, and by the archive."""
+    found = [TOPICS[name]] if name in TOPICS else []
+    if topics.TOPICS[name] in ARCHIVE.inputs:
+        found.append(topics.ARCHIVE_REJECTED)
+    return found or [_topic(name)]  # nothing of it is ever put aside: that is said
+
+
 @commands.command()
 def show(
-    place: Annotated[str, typer.Argument(metavar="TOPIC/PARTITION/OFFSET", help="As `list` names it.")],
+    place: Annotated[
+        str,
+        typer.Argument(
+            metavar="TOPIC/PARTITION/OFFSET",
+            help="Its place as `list` names it, scans.rejected/0/144; or its source, scans/1/51[0].",
+        ),
+    ],
     raw: Annotated[
         bool, typer.Option("--raw", help="Only the value, its bytes as they are, to standard output.")
     ] = False,
     json: JsonFlag = False,
 ) -> None:
     """One rejected record: its headers and its value, as text, or in hexadecimal when it is none."""
-    parts = place.split("/")
-    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts[1:]):
-        fail(f"{place} is no place: write TOPIC/PARTITION/OFFSET, such as scans/0/12", CALL_WRONG)
-    settings, topic = _settings(), _topic(parts[0])
+    settings = _settings()
     with kafka_errors(), plain_errors(NoSuchRecordError, code=DATA_WRONG):
-        letter = find(settings, topic, int(parts[1]), int(parts[2]))
+        letter = _placed(settings, place)
         if raw:
             sys.stdout.buffer.write(letter.value or b"")
             return

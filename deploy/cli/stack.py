@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from deploy.cli.output import (
     CALL_WRONG,
@@ -23,6 +23,7 @@ from deploy.cli.output import (
     fail,
     out,
     print_json,
+    show_table,
 )
 from deploy.local import memory
 from deploy.local.engines import EngineError, last_lines
@@ -83,10 +84,14 @@ def down(data: DataOption = None, json: JsonFlag = False) -> None:
     with _plain():
         stack = _remembered(data, say=_quiet if json else _step)
         ended = stack.down()
+        other = None if ended else stack.elsewhere()
     if json:
-        print_json({"up": False, "changed": ended})
-    else:
-        out.print(f"[green]✓[/green] {'Down' if ended else 'Nothing was up'}; data in {stack.settings.data}")
+        print_json({"up": False, "changed": ended} | ({"elsewhere": other.folder} if other else {}))
+    if other:
+        fail(f"nothing was up in {stack.settings.data}: {other.words}", CALL_WRONG)
+    if not json:
+        where = escape(str(stack.settings.data))
+        out.print(f"[green]✓[/green] {'Down' if ended else 'Nothing was up'}; data in {where}")
 
 
 @commands.command()
@@ -174,9 +179,9 @@ def _remembered(data: Path | None, say: Say | None = None) -> Stack:
 
 def _show(found: Status) -> None:
     if found.processes:
-        out.print(_process_table(found.processes))
+        _process_table(found.processes)
     if found.lag:
-        out.print(_lag_table(found.lag))
+        _lag_table(found.lag)
     if found.marks_per_second is not None:
         since = found.seconds_since_progress
         said = f", last progress {_span(round(since))} ago" if since is not None else ""
@@ -198,41 +203,36 @@ def _show(found: Status) -> None:
         out.print(f"[yellow]![/yellow] {escape(note)}", soft_wrap=True)
 
 
-def _process_table(rows: list[Row]) -> Table:
-    table = _table("Process", "State", "#Pid", "#Up", "#Memory", "#Restarts", "")
-    for row in rows:
-        colour = _COLOURS[row.state]
-        table.add_row(
-            row.name,
-            f"[{colour}]{row.state}[/{colour}]",
-            str(row.pid or ""),
-            _span(row.uptime_seconds),
-            f"{row.memory_bytes / 2**20:.0f} MiB" if row.memory_bytes else "",
-            str(row.restarts) if not row.external else "",
-            escape(_words(row)),
-        )
-    return table
+def _process_table(rows: list[Row]) -> None:
+    show_table(
+        ("Process", "State", "Pid", "Up", "Memory", "Restarts", ""),
+        [
+            (
+                row.name,
+                Text(row.state, _COLOURS[row.state]),
+                str(row.pid or ""),
+                _span(row.uptime_seconds),
+                f"{row.memory_bytes / 2**20:.0f} MiB" if row.memory_bytes else "",
+                str(row.restarts) if not row.external else "",
+                _words(row),
+            )
+            for row in rows
+        ],
+        numbers=(2, 3, 4, 5),
+        free=(6,),
+    )
 
 
-def _lag_table(lags: list[Lag]) -> Table:
-    table = _table("Role", "Topic", "#Lag (records)", "#Partitions", "#Kept for")
+def _lag_table(lags: list[Lag]) -> None:
+    rows: list[tuple[str | Text, ...]] = []
     for each in lags:
         note = " (nothing committed yet)" if each.uncommitted else ""
         hours = each.hours_to_age_out
-        kept = "ever" if hours is None else f"{hours:,.0f} h"
+        kept = Text("ever" if hours is None else f"{hours:,.0f} h")
         if each.retention != "kept":
-            kept = f"[red]{kept}, {each.retention}[/red]"
-        table.add_row(each.role, each.topic, f"{each.records:,}{note}", str(each.partitions), kept)
-    return table
-
-
-def _table(*headings: str) -> Table:
-    """A table; a heading that begins with # is of a column of numbers."""
-    table = Table()
-    for heading in headings:
-        justify: Literal["right", "left"] = "right" if heading.startswith("#") else "left"
-        table.add_column(heading.lstrip("#"), justify=justify, overflow="fold")
-    return table
+            kept = Text(f"{kept.plain}, {each.retention}", "red")
+        rows.append((each.role, each.topic, f"{each.records:,}{note}", str(each.partitions), kept))
+    show_table(("Role", "Topic", "Lag (records)", "Partitions", "Kept for"), rows, numbers=(2, 3, 4))
 
 
 def _words(row: Row) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.markup import escape
@@ -27,6 +27,7 @@ from deploy.cli.output import (
 from deploy.cli.register import kafka_errors
 from producers.venues.importing import REQUIRED, FileError, Plan, new_districts, plan, rows_of
 from producers.venues.register import publish_venues, read_register
+from schemas.departments import SECTORS
 from schemas.events import Venue
 from schemas.qr import parse_venue
 from schemas.settings import Settings, SettingsError, load_settings
@@ -52,7 +53,17 @@ def _settings() -> Settings:
         return load_settings()
 
 
-@commands.command("import")
+_IMPORT_HELP: Final = f"""Register the venues of a CSV file; the same file again changes nothing.
+
+Columns: name; sector, one of {", ".join(SECTORS)}; district, a slug such as hue. One that neither Thừa Thiên
+Huế nor the register has is imported with a warning: a department follows from it.
+
+These may be left out: parent (a code or a name), dwell (minutes: how long a visit without a check-out lasts),
+capacity (persons), opens, closes (06:00), lat, lon, code, closed_at.
+"""
+
+
+@commands.command("import", help=_IMPORT_HELP)
 def import_file(
     file: Annotated[Path, typer.Argument(help="CSV in UTF-8: name, sector, district, and more.")],
     skip_bad: Annotated[bool, typer.Option(help="Import the good rows although some are bad.")] = False,
@@ -62,12 +73,7 @@ def import_file(
     ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Register the venues of a CSV file; the same file again changes nothing.
-
-    Columns: name, sector, district; parent (a code or a name), dwell, capacity, opens, closes, lat, lon,
-    code, closed_at may be left out. A district that neither Thừa Thiên Huế nor the register has is imported
-    with a warning: a department follows from it.
-    """
+    """Register the venues of a CSV file."""
     settings = _settings()
     with plain_errors(FileError, OSError):
         rows = rows_of(file.read_bytes())
@@ -175,4 +181,4 @@ def close(
         fail(f"no venue {code} is registered: truyvet venues list", CALL_WRONG)
     with kafka_errors():
         publish_venues(settings, [venue.model_copy(update={"closed_at": closed_at})])
-    out.print(f"{venue.code} {venue.name} is closed from {format_time(closed_at)}")
+    out.print(f"{venue.code} {venue.name} is closed from {format_time(closed_at)}", markup=False)

@@ -242,6 +242,17 @@ def port_holder(port: int, host: str = HOST) -> str | None:
             pass
         else:
             return None
+    process = listener(port)
+    if process is None:
+        return "another process"
+    try:
+        return f"process {process.pid} ({process.name()})"
+    except psutil.Error:
+        return "another process"
+
+
+def listener(port: int) -> psutil.Process | None:
+    """The process that listens on a port of this machine; None: nobody, or the system does not say."""
     try:
         for connection in psutil.net_connections("tcp"):
             address = connection.laddr
@@ -251,10 +262,10 @@ def port_holder(port: int, host: str = HOST) -> str | None:
                 and address.port == port
                 and connection.pid
             ):
-                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
+                return psutil.Process(connection.pid)
     except psutil.Error:
         pass
-    return "another process"
+    return None
 
 
 def check_ports(launches: Sequence[Launch]) -> None:

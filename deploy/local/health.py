@@ -12,7 +12,7 @@ from clickhouse_driver.errors import Error as ClickHouseError
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from schemas.settings import redis_cluster
+from schemas.settings import Settings, redis_cluster, where_to_look
 
 # A health question that hangs would hide that the server does: each is given up after this many seconds.
 PATIENCE = 3.0
@@ -100,6 +100,13 @@ def http_answers(url: str, seconds: float = PATIENCE) -> None:
         raise NotHealthyError(f"{url}: HTTP {error.code} {body}".rstrip()) from None
     except (OSError, ValueError) as error:
         raise NotHealthyError(f"{url}: {error}") from None
+
+
+def clickhouse_away(settings: Settings) -> str:
+    """In a line: ClickHouse does not answer, where, and what to do about it."""
+    place = without_password(settings.clickhouse_url)
+    advice = where_to_look("TRUYVET_CLICKHOUSE", settings.clickhouse)
+    return f"ClickHouse does not answer at {place}: {advice}"
 
 
 def without_password(url: str) -> str:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -55,6 +56,29 @@ class StackError(RuntimeError):
 
 class AlreadyUpError(StackError):
     """It is up with other settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Who is on ports of a stack that is down: the data folder of another stack, if that can be known."""
+
+    folder: str | None
+    ports: tuple[int, ...]
+    holder: str  # of the first port
+
+    @property
+    def words(self) -> str:
+        """What that is, and what to do."""
+        ports = ", ".join(map(str, self.ports))
+        if self.folder is not None:
+            return (
+                f"the stack of {self.folder} is on its ports ({ports}): say --data {self.folder}, or set"
+                " TRUYVET_DATA to that"
+            )
+        return (
+            f"its ports ({ports}) are taken, the first by {self.holder}: if that is the stack of another data"
+            " folder, set TRUYVET_DATA to that, or call truyvet where it was brought up"
+        )
 
 
 def role_command(worker: Worker) -> tuple[str, ...]:
@@ -117,6 +141,13 @@ class Stack:
         for people; what has come up by then stays up, `down` ends it.
         """
         chosen = workers(self.settings, tuple(roles) if roles is not None else None)
+        # before the lock: it makes the folder, and a call in the wrong place should leave nothing there
+        other = None if self.supervisor.up() else self.elsewhere()
+        if other is not None and other.folder is not None:
+            raise StackError(
+                f"{self.folder.data} cannot be brought up: {other.words}; for two at once give one of"
+                " them other ports"
+            )
         with self._lock():
             if self.supervisor.up():
                 self._same_settings(chosen)
@@ -267,12 +298,41 @@ class Stack:
         for process in psutil.process_iter():
             if process.pid == os.getpid():
                 continue
-            try:
-                if process.environ().get(MARKER) == str(self.folder.data):
-                    found.append(process)
-            except psutil.Error:
-                continue
+            if _marked(process) == str(self.folder.data):
+                found.append(process)
         return found
+
+    def elsewhere(self) -> Neighbour | None:
+        """Who else is on the ports of this stack; to be asked when it is down. None: no other stack is."""
+        own = self.settings
+        ports = [metrics_port(own, worker.role.name, worker.number) for worker in workers(own)]
+        ports += [
+            port
+            for address, port in (
+                (own.kafka, own.kafka_port),
+                (own.redis, own.redis_port),
+                (own.clickhouse, own.clickhouse_port),
+            )
+            if not address
+        ]
+        taken: dict[int, str] = {}
+        folders: dict[str, list[int]] = {}
+        for port in sorted(ports):
+            holder = engines.port_holder(port)
+            if holder is None:
+                continue
+            folder = _marked(engines.listener(port))
+            if folder == str(self.folder.data):
+                continue
+            taken[port] = holder
+            if folder is not None:
+                folders.setdefault(folder, []).append(port)
+        if folders:
+            folder = max(folders, key=lambda each: len(folders[each]))
+            return Neighbour(folder, tuple(folders[folder]), taken[folders[folder][0]])
+        if 2 * len(taken) <= len(ports):  # one or two may be anybody's
+            return None
+        return Neighbour(None, tuple(taken), next(iter(taken.values())))
 
     def _end_leftovers(self) -> bool:
         """End what a killed supervisor left behind: roles first, then the rest; each bounded."""
@@ -343,6 +403,14 @@ _ENGINES: Final = ("kafka", "redis", "clickhouse")
 def _tier(worker: Worker) -> int:
     """supervisord's own stop order (a machine that is switched off): the gateway, workers, then engines."""
     return 30 if worker.role is GATEWAY else 20
+
+
+def _marked(process: psutil.Process | None) -> str | None:
+    """The data folder of the stack that a process belongs to; None: of none, or the system does not say."""
+    try:
+        return None if process is None else process.environ().get(MARKER)
+    except psutil.Error:
+        return None
 
 
 def _is_engine(process: psutil.Process) -> bool:

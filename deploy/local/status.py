@@ -71,9 +71,12 @@ def status(stack: Stack, started_at: int = 0, sample: float = _SAMPLE) -> Status
         up = True
     except SupervisorError as error:
         kept, up = {}, False
-        notes.append(f"{error}: start it with `truyvet up`")
+        other = stack.elsewhere()
+        advice = f": {other.words}" if other else ": start it with `truyvet up`"
+        notes.append(f"{error}{advice}")
     with ThreadPoolExecutor(16) as pool:
-        speed = pool.submit(_speed, stack, sample)
+        # of a stack that is down these are the figures of whoever is on its ports
+        speed = pool.submit(_speed, stack, sample) if up else None
         rows = list(pool.map(lambda look: look(), _looks(stack, kept, started_at)))
         lag, fresh = list[Lag](), None
         if any(row.name == "kafka" and row.state == "healthy" for row in rows):
@@ -83,7 +86,7 @@ def status(stack: Stack, started_at: int = 0, sample: float = _SAMPLE) -> Status
             except LagUnknownError as error:
                 notes.append(str(error))
         store = pool.submit(_store, stack).result() if up else None
-        marks, progress = speed.result()
+        marks, progress = speed.result() if speed else (None, None)
     aging = [each for each in lag if each.retention != "kept"]
     notes += [_aging(each) for each in aging]
     if store is not None and not store.whole:

@@ -25,6 +25,7 @@ from confluent_kafka.error import KafkaError
 
 from deploy.local.health import admin
 from schemas import topics
+from schemas.kafka import kafka_away, nobody_listens
 from schemas.settings import Settings
 from schemas.topics import Topic
 
@@ -227,6 +228,8 @@ class TopicAdmin:
 
     def found(self, names: set[str]) -> dict[str, Found]:
         """Those of the named topics that exist."""
+        if nobody_listens(self._settings.kafka_address):
+            raise KafkaAwayError(kafka_away(self._settings))
         there = self._call(lambda: self._client.list_topics(timeout=PATIENCE)).topics
         present = sorted(names & set(there))
         if not present:
@@ -271,10 +274,7 @@ class TopicAdmin:
         }
         kafka_error = error.args[0]
         if kafka_error.code() in away:
-            return KafkaAwayError(
-                f"Kafka does not answer at {self._settings.kafka_address} ({kafka_error.str()}): "
-                "start it with `truyvet up`, or set TRUYVET_KAFKA to where it is"
-            )
+            return KafkaAwayError(kafka_away(self._settings, kafka_error.str()))
         hint = ""
         if kafka_error.code() == KafkaError.INVALID_REPLICATION_FACTOR:
             hint = " (TRUYVET_REPLICATION is more than the cluster has brokers)"

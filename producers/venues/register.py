@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from confluent_kafka import Producer
 from pydantic import ValidationError
 
-from producers.compacted import away, read_to_end
+from producers.compacted import away, check_somebody_listens, read_to_end
 from schemas import topics
 from schemas.events import Venue
 from schemas.settings import Settings
@@ -50,6 +50,7 @@ def _produced(producer: Producer, settings: Settings, venue: Venue, failed: list
 
 def publish_venues(settings: Settings, venues: Iterable[Venue]) -> int:
     """Write venues; the number written. Raises KafkaAwayError unless all were acknowledged."""
+    check_somebody_listens(settings)
     failed: list[str] = []
     producer = Producer(
         {

@@ -79,7 +79,7 @@ def test_header_names_that_are_no_text(
         assert exposed - {None} == {person(number) for number in range(1, 6)}
         for name, value in environment_of(settings).items():
             monkeypatch.setenv(name, value)
-        for call in (["list"], ["replay"], ["show", "cases/0/0"]):
+        for call in (["list"], ["replay"], ["show", "cases.rejected/0/0"]):
             result = CliRunner().invoke(rejected.commands, call)
             assert result.exit_code == 0, result.output
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -15,6 +16,7 @@ from producers.compacted import KafkaAwayError, TopicMissingError, read_to_end
 from schemas import topics
 from schemas.events import Exposure, Venue
 from schemas.settings import Settings
+from schemas.times import format_time
 from tests.cases_cli.test_alerts import exposure
 from tests.cases_cli.writing import as_record, write
 
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.engines
 
 PERSON = "0123456789abcdef"
 CODE = "M54HV62T"
-WINDOW = ("--from", "2021-02-05", "--to", "2021-02-08T14:30")
+WINDOW = ("--from", "2021-02-05", "--to", "2021-02-08T14:30", "--force")  # long ago: the same in every run
 
 
 @pytest.fixture
@@ -123,7 +125,18 @@ def test_list_as_table_json_and_csv(cli: Settings) -> None:
     code, stdout, _ = run("list", "--json")
     assert (code, json.loads(stdout)) == (0, [])
     run("confirm", "--person", PERSON, *WINDOW, "--id", "older")
-    run("confirm", "--person", PERSON, "--from", "2021-02-06", "--to", "2021-02-07", "--id", "-later")
+    run(
+        "confirm",
+        "--person",
+        PERSON,
+        "--from",
+        "2021-02-06",
+        "--to",
+        "2021-02-07",
+        "--id",
+        "-later",
+        "--force",
+    )
     run("withdraw", "older")
     code, stdout, _ = run("list", "--json")
     assert [(row["case_id"], row["version"], row["status"]) for row in json.loads(stdout)] == [
@@ -148,10 +161,29 @@ def test_records_that_do_not_count_are_told(cli: Settings) -> None:
     assert "Invalid JSON" in stderr and "a tombstone" in stderr and f"{cli.topic_prefix}cases" in stderr
 
 
+def test_a_case_that_can_have_no_exposure_is_refused_unless_forced(cli: Settings) -> None:
+    def day(number: int) -> str:
+        return format_time(round((time.time() + number * 86_400) * 1000)).replace(" ", "T")
+
+    write(cli, topics.VENUES, [(CODE, a_venue().model_dump_json().encode())])
+    about = (("confirm", "--person", PERSON), ("declare", "--venue", CODE))
+    for first, last, told in ((-40, -31, "beyond the 30 days"), (1, 2, "in the future")):
+        for words in about:
+            window = ("--from", day(first), "--to", day(last), "--id", f"{words[0]}{first}")
+            code, stdout, stderr = run(*words, *window)
+            assert code == 2 and told in stderr and "--force" in stderr and stdout == ""
+    assert run("list", "--json")[1].strip() == "[]"
+    for number, (first, last) in enumerate(((-40, -29), (-1, 2))):  # a part of it can be computed
+        window = ("--from", day(first), "--to", day(last), "--id", f"part{number}")
+        assert run(*about[0], *window)[0] == 0
+    code, stdout, _ = run(*about[0], "--from", day(1), "--to", day(2), "--id", "meant", "--force")
+    assert code == 0 and "is published" in stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["confirm", "--person", "0912345678", *WINDOW], 2, "holds no person's card"),
+        (["confirm", "--person", "0912345678", *WINDOW], 2, "no pseudonym: that has 16 hexadecimal digits"),
         (["declare", "--venue", "M54HV62C", *WINDOW], 2, "holds no valid venue code"),
         (["confirm", "--person", PERSON, "--from", "tomorrow", "--to", "2021-02-08"], 2, "is not a time"),
         (["confirm", "--person", PERSON, "--from", "2021-02-08", "--to", "2021-02-08"], 2, "must be before"),

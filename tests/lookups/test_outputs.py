@@ -151,6 +151,9 @@ def test_a_timeline_and_a_heat_map(filled: World, tmp_path: Path) -> None:
     assert day_name(DAY) in texts(heat)
     hours = json.loads(trace("occupancy", STALL, *WINDOW, "--json").stdout)
     assert [(row["peak"], row["capacity"], row["exceeded"]) for row in hours] == [(1, 1, False), (2, 1, True)]
+    table = trace("occupancy", STALL, *WINDOW).stdout
+    assert table.count("yes") == 1 and table.count(" no ") == 1
+    assert "True" not in table and "False" not in table
 
 
 def test_the_heat_map_has_a_frame_for_each_hour_over_the_capacity(tmp_path: Path) -> None:

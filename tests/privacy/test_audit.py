@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from typer.testing import CliRunner, Result
 
 from deploy.audit import KafkaLedger, audit_records, verify_audit
-from deploy.cli import audit, trace
+from deploy.cli import audit, figures, trace
 from lookups.audit import Entry, read_row
 from schemas import topics
 from schemas.audit import AuditRow
@@ -54,6 +54,31 @@ def test_a_lookup_stands_in_the_audit_before_and_after(archive: Client, settings
     assert copied == [(row.seq, row.hash, "123/QĐ-UBND") for row in (question, answer)]
     listed = json.loads(looked("list", "--json").stdout)
     assert [row["seq"] for row in listed] == [1, 2, 3]  # the look itself is the third
+
+
+def test_the_list_shows_times_that_people_read(archive: Client, settings: Settings) -> None:
+    window = ("--from", "2026-11-01", "--to", "2026-11-02T08:30", "--purpose", "k-1")
+    assert asked("person", PERSON, *window).exit_code == 0
+    place = "CDEFHK5,2026-11-01T08:00,2026-11-01T09:00"
+    assert asked("places", place, "--purpose", "k-1").exit_code == 1  # no such venue: asked all the same
+    counted = CliRunner().invoke(figures.commands, ["visits", "--from", "2026-11-01", "--to", "2026-11-03"])
+    assert counted.exit_code == 0, counted.output
+    for words in ((), ("--csv",)):
+        told = " ".join(looked("list", *words).stdout.split())
+        assert "from=2026-11-01T00:00+07:00 to=2026-11-02T08:30+07:00" in told
+        assert "first=2026-11-01 last=2026-11-03" in told
+        assert "places=CDEFHK5,2026-11-01T08:00+07:00,2026-11-01T09:00+07:00" in told
+    first = json.loads(looked("list", "--json").stdout)[0]
+    assert first["arguments"]["from"] == 1_793_466_000_000  # machines get what was written
+
+
+def test_who_may_not_list_is_told_how(archive: Client, settings: Settings) -> None:
+    result = looked("list", role="tracer")
+    assert result.exit_code == 2
+    told = " ".join(result.output.split())
+    assert "the role auditor may" in told
+    assert "TRUYVET_ROLE=auditor" in told and "truyvet access grant" in told
+    assert looked("verify", role="tracer").exit_code == 0
 
 
 def test_without_a_purpose_nothing_is_asked(archive: Client, settings: Settings) -> None:
@@ -124,12 +149,23 @@ def test_tampering_with_the_topic_is_found(archive: Client, settings: Settings) 
     result = looked("verify", "--anchor", anchor)
     assert result.exit_code == 1
     assert "row 1 is not where they belong" in " ".join(result.output.split())
+    assert "anchor" not in result.stdout, "nobody is to keep one of a broken chain"
+    assert json.loads(looked("verify", "--json").stdout)["head"] is None
     # and puts a row of his own at the end
     producer = Producer({"bootstrap.servers": settings.kafka_address})
     forged = rows(settings)[-1].model_copy(update={"seq": 99, "who": "nobody@nowhere"})
     producer.produce(name, forged.model_dump_json().encode())
     assert producer.flush(10) == 0
     assert "row 99 was changed" in " ".join(looked("verify").output.split())
+
+
+def test_a_wrong_anchor_is_answered_with_none(archive: Client, settings: Settings) -> None:
+    assert asked("person", PERSON, "--purpose", "k-1").exit_code == 0
+    wrong = looked("verify", "--anchor", f"2:{'a' * 64}")
+    assert wrong.exit_code == 1
+    assert "row 2 is not the one of the anchor" in " ".join(wrong.output.split())
+    assert "anchor" not in wrong.stdout
+    assert "anchor 2:" in looked("verify").stdout
 
 
 def test_a_changed_copy_is_found(archive: Client, settings: Settings) -> None:

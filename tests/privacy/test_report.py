@@ -100,6 +100,13 @@ def test_no_report_without_a_purpose_or_a_case(filled: Client, tmp_path: Path) -
     unknown = made("--case", "k-9", "--out", str(path), "--purpose", "k-9")
     assert unknown.exit_code == 1
     assert "knows no case" in unknown.output
+    columns = "case_id, version, topic, status, venue, window_start, window_end, min_overlap"
+    place = ("k-2", 1, "cases", "confirmed", MARKET, 1, 60_001, 1)
+    filled.execute(f"INSERT INTO cases ({columns}) VALUES", [place])
+    of_a_place = made("--case", "k-2", "--out", str(path), "--purpose", "k-2")
+    assert of_a_place.exit_code == 1
+    told = " ".join(of_a_place.output.split())
+    assert "is a place-time, not a person: ask truyvet trace contacts --case k-2" in told
     assert made("--case", "k-1", "--out", str(path.with_suffix(".txt")), "--purpose", "k-1").exit_code == 2
     assert not path.exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -112,6 +113,18 @@ def test_warnings_are_those_of_the_department(filled: Client) -> None:
 
 
 @pytest.mark.engines
+@pytest.mark.parametrize("role", ["department", "tracer"])
+def test_a_department_that_no_venue_has_is_said(filled: Client, role: str) -> None:
+    for words in (("warnings",), ("visits",), ("exposures", "--json")):
+        result = asked(figures.commands, *words, role=role, department="so-khong")
+        assert result.exit_code == 2, result.output
+        assert result.stdout == ""
+        told = " ".join(result.stderr.split())
+        assert "no venue has the department so-khong" in told
+        assert "so-cong-thuong, so-giao-duc-dao-tao, so-y-te" in told
+
+
+@pytest.mark.engines
 def test_a_department_sees_how_full_its_own_venues_are_and_nobody_in_them(
     filled: Client, settings: Settings
 ) -> None:
@@ -150,6 +163,14 @@ def test_commands_of_other_roles_are_refused(role: str, monkeypatch: pytest.Monk
         assert (result.exit_code == 0) == (command in allowed), (command, result.output)
 
 
+def test_a_role_that_there_is_not_is_told_with_those_that_there_are() -> None:
+    env = {**os.environ, "TRUYVET_ROLE": "boss"}
+    call = [sys.executable, "-m", "truyvet", "figures", "warnings"]
+    done = subprocess.run(call, env=env, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'boss' is no role: there are tracer, department, analyst, auditor" in done.stderr
+
+
 def test_a_department_must_be_named() -> None:
     with pytest.raises(SettingsError, match="TRUYVET_DEPARTMENT"):
         load_settings(role="department")
@@ -165,6 +186,7 @@ def test_the_embedded_engine_says_that_it_has_no_roles(
     result = asked(access.commands, "apply", role="tracer")
     assert result.exit_code == 2
     assert "Not enough privileges" in " ".join(result.output.split())
+    assert "Stack trace" not in result.output and "DB::Exception" not in result.output
     assert asked(access.commands, "grant", "a;b", "--role", "analyst", role="tracer").exit_code == 2
     assert asked(access.commands, "grant", "linh", "--role", "department", role="tracer").exit_code == 2
 

@@ -254,7 +254,8 @@ def test_show_is_safe_for_a_terminal(settings: Settings, run: Run) -> None:
     here.send(topics.SCANS_REJECTED, b"{}", partition=2, timestamp=1)  # a stranger's: no header at all
     here.flush()
     texts = [
-        CliRunner().invoke(commands, ["show", f"scans/2/{offset}"]).stdout for offset in range(len(values))
+        CliRunner().invoke(commands, ["show", f"scans.rejected/2/{offset}"]).stdout
+        for offset in range(len(values))
     ]
     assert "\\x1b[2J\\u202e" in texts[0]
     assert "\x1b" not in texts[0]
@@ -263,15 +264,41 @@ def test_show_is_safe_for_a_terminal(settings: Settings, run: Run) -> None:
     assert "of 9,000 bytes" in texts[3]
     raw = CliRunner().invoke(commands, ["show", "scans.rejected/2/1", "--raw"])
     assert raw.stdout_bytes == values[1]
-    assert run("show", "scans/2/1")["value_hex"] == bytes(range(256)).hex()
+    assert run("show", "scans.rejected/2/1")["value_hex"] == bytes(range(256)).hex()
     table = CliRunner().invoke(commands, ["list"])
     assert table.exit_code == 0, table.output
     assert "malformed" in table.stdout
     assert "unknown" in table.stdout
-    for place in ("scans/2/99", "scans/9/0"):
+    for place in ("scans.rejected/2/99", "scans.rejected/9/0"):
         result = CliRunner().invoke(commands, ["show", place])
         assert result.exit_code == 1
         assert "Traceback" not in result.output
+
+
+@pytest.mark.engines
+def test_a_place_of_the_source_is_the_record_that_came_from_there(settings: Settings, run: Run) -> None:
+    here = Installation(settings, Path())
+    for number in range(3):  # whoever reads scans/1/1 as a place of scans.rejected gets another record
+        letter(here, topics.SCANS_REJECTED, f"other {number}".encode(), "invalid", "visits", partition=1)
+    sources = [(b"first", "scans", "0"), (b"second", "scans", "3"), (b"alone", "cases", "0")]
+    for value, source, index in sources:
+        topic = topics.CASES_REJECTED if source == "cases" else topics.SCANS_REJECTED
+        texts = ["invalid", "", settings.topic_prefix + source, "1", "1", index, "1700000000000", "1"]
+        here.send(topic, value, headers=list(zip(REJECT_HEADERS, texts, strict=True)), partition=0)
+    here.flush()
+    rows = {row["place"]: row["source"] for row in run("list")["newest"]}
+    for place, source in rows.items():
+        if "visits" not in source:
+            assert run("show", source)["place"] == place
+    assert run("show", "scans/1/1[3]")["value"] == "second"
+    assert run("show", f"{settings.topic_prefix}scans/1/1[0]")["value"] == "first"
+    assert run("show", "cases/1/1")["value"] == "alone"
+    assert run("show", "scans.rejected/1/1")["value"] == "other 1"
+    several = CliRunner().invoke(commands, ["show", "scans/1/1"])
+    assert several.exit_code == 2 and several.stdout == ""
+    assert "scans.rejected/0/0" in several.stderr and "scans.rejected/0/1" in several.stderr
+    none = CliRunner().invoke(commands, ["show", "scans/1/2"])
+    assert none.exit_code == 1 and "truyvet rejected list" in none.stderr
 
 
 @pytest.mark.parametrize(
@@ -279,7 +306,9 @@ def test_show_is_safe_for_a_terminal(settings: Settings, run: Run) -> None:
     [
         ["show", "scans"],
         ["show", "scans/a/1"],
-        ["show", "visits/0/1"],
+        ["show", "touched/0/1"],
+        ["show", "nowhere/0/1"],
+        ["show", "scans.rejected/0/1[0]"],
         ["list", "--topic", "visits"],
         ["replay", "--reason", "bad_luck"],
         ["list", "--since", "yesterday"],

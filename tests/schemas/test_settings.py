@@ -65,12 +65,41 @@ def test_a_cluster_is_named_by_some_of_its_nodes(monkeypatch: pytest.MonkeyPatch
         ("REDIS_SHARDS", "many"),
         ("PUBLIC_HOST", "https://truyvet.example/"),
         ("PUBLIC_HOST", ""),
+        ("GATEWAY_KEYS", "nojson"),
+        ("GATEWAY_KEYS", "[1]"),
+        ("GATEWAY_KEYS", '{"gate": 5}'),
+        ("PARTITIONS", '{"scans": "many"}'),
+        ("ROLE", "boss"),
     ],
 )
 def test_errors_name_the_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"TRUYVET_{name}", value)
-    with pytest.raises(SettingsError, match=f"TRUYVET_{name}: "):
+    with pytest.raises(SettingsError, match=f"TRUYVET_{name}: ") as error:
         load_settings()
+    assert "Value error" not in str(error.value)
+
+
+def test_what_is_wanted_instead_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(name: str, value: str) -> str:
+        with monkeypatch.context() as one, pytest.raises(SettingsError) as error:
+            one.setenv(f"TRUYVET_{name}", value)
+            load_settings()
+        return str(error.value)
+
+    keys = said("GATEWAY_KEYS", "hunter2")
+    assert 'write JSON, device → API key, such as {"gate-1": "its secret"}' in keys and "hunter2" not in keys
+    assert 'such as {"scans": 12}' in said("PARTITIONS", '{"scans":')
+    assert said("ROLE", "boss") == (
+        "TRUYVET_ROLE: 'boss' is no role: there are tracer, department, analyst, auditor"
+    )
+    assert said("ROLE", "department").startswith("TRUYVET_DEPARTMENT: the role department needs it")
+
+
+def test_json_that_is_left_empty_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUYVET_GATEWAY_KEYS", "")
+    monkeypatch.setenv("TRUYVET_PARTITIONS", '{"scans": 12, "visits": "6"}')
+    settings = load_settings()
+    assert (settings.gateway_keys, settings.partitions) == ({}, {"scans": 12, "visits": 6})
 
 
 def test_every_wrong_setting_is_named_and_no_secret_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,5 +86,5 @@ def test_out_of_range() -> None:
 
 
 def test_day_number_refuses_other_text() -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"'2021-2-8' is not a date: write 2021-02-08"):
         day_number("2021-2-8")

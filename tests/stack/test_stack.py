@@ -243,6 +243,41 @@ def test_the_folder_is_enough_for_status_logs_and_down(
     assert orjson.loads(ended.stdout)["up"] is False
 
 
+def test_in_another_folder_the_stack_on_the_ports_is_named(
+    make_stack: MakeStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = make_stack()
+    stack.up(roles=["gateway", "ingest"])
+    for name, value in memory.environment_of(stack.settings).items():
+        monkeypatch.setenv(name, value)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.delenv("TRUYVET_DATA")
+    run = CliRunner().invoke
+
+    shown = run(cli.commands, ["status"])
+    assert shown.exit_code == 1
+    assert f"nothing is up in {elsewhere / 'data'}: the stack of {stack.folder.data} is" in shown.stdout
+    assert str(stack.settings.redis_port) in shown.stdout
+    assert "marks/s" not in shown.stdout and "truyvet up" not in shown.stdout
+    down = run(cli.commands, ["down"])
+    assert down.exit_code == 2 and down.stdout == ""
+    assert f"--data {stack.folder.data}" in down.stderr
+    told = orjson.loads(run(cli.commands, ["down", "--json"]).stdout)
+    assert told == {"up": False, "changed": False, "elsewhere": str(stack.folder.data)}
+    with pytest.raises(StackError, match=f"the stack of {stack.folder.data} is on its ports"):
+        Stack(stack.settings.model_copy(update={"data": elsewhere / "data"})).up()
+    assert list(elsewhere.iterdir()) == [], "a call in the wrong place leaves no folder there"
+    assert look(stack).up, "nobody else's stack was touched"
+
+    stack.down()
+    nothing = run(cli.commands, ["down", "--data", str(tmp_path / "third")])
+    assert nothing.exit_code == 0
+    assert nothing.stdout == f"✓ Nothing was up; data in {tmp_path / 'third'}\n"
+    assert not (tmp_path / "third").exists()
+
+
 def test_one_at_a_time(make_stack: MakeStack) -> None:
     stack = make_stack()
     with stack._lock(), pytest.raises(StackError, match="another `truyvet up` or `down` is at work"):

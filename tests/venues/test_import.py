@@ -152,7 +152,9 @@ def test_the_commands_on_real_kafka(
     poster = f"https://truyvet.example/v/{code.lower()}"
     assert runner.invoke(commands, ["close", poster, "--at", "2026-01-01T00:00:30"]).exit_code == 0
     assert runner.invoke(commands, ["close", code[:-1], "--at", "2026-01-01"]).exit_code == 2
-    assert "2026-01-01 00:00+07:00" in runner.invoke(commands, ["list"], env={"COLUMNS": "200"}).stdout
+    table = runner.invoke(commands, ["list"], env={"COLUMNS": "20"}).stdout  # no terminal: no limit
+    assert "2026-01-01 00:00 " in table and "Closed (+07:00)" in table
+    assert sum(venue.split(",")[0] in table for venue in listed.stdout.splitlines()[1:]) == 4
     whole = tmp_path / "whole.csv"
     whole.write_text(runner.invoke(commands, ["list", "--csv"]).stdout, encoding="utf-8")
     assert "2026-01-01T00:00:30.000+07:00" in whole.read_text(encoding="utf-8")
