@@ -2,8 +2,7 @@
 
 supervisord starts it: `python -m deploy.local.watchdog DATA`, with the environment of the roles. It looks
 from the outside only: committed offsets, each worker's /healthz and /metrics. What it ends, supervisord
-starts again; watch.py notes the reason that is left for it here. Beside that it sees to it that Redis writes
-its log anew behind the others (rewriting.py).
+starts again; watch.py notes the reason that is left for it here.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local import health
 from deploy.local.lag import Key, LagUnknownError, holding, places
-from deploy.local.rewriting import Rewriting
 from deploy.local.roles import Role, Worker, health_url, workers
 from deploy.local.stalls import Candidate, Report, Stall, Stalls
 from deploy.local.supervision import Folder, Process, Supervisor, SupervisorError
@@ -160,10 +158,8 @@ def owners_of(settings: Settings, role: Role) -> dict[Key, str]:
 
 def main(data: Path) -> None:
     """Look every few seconds until SIGTERM."""
-    folder, settings = Folder(data), load_settings()
-    watchdog = Watchdog(settings, folder, Supervisor(folder))
-    if not settings.redis:  # ours, on this machine
-        Rewriting(settings.redis_url).keep_looking()
+    folder = Folder(data)
+    watchdog = Watchdog(load_settings(), folder, Supervisor(folder))
     while True:
         watchdog.look()
         before = time.monotonic()
