@@ -156,10 +156,10 @@ def transmission_tree(path: Path, title: str, nodes: Sequence[Node]) -> None:
 def _times(nodes: Sequence[Node]) -> dict[str, int]:
     """When each node stands, ms. The first case: when it met the first of its contacts, for it was there."""
     found = {node.person: node.exposed for node in nodes if node.exposed is not None}
-    for node in nodes:
-        met = [each.exposed for each in nodes if each.parent == node.person and each.exposed is not None]
-        if node.exposed is None and met:
-            found[node.person] = min(met)
+    for first in (node.person for node in nodes if node.exposed is None):
+        met = [node.exposed for node in nodes if node.parent == first and node.exposed is not None]
+        if met:
+            found[first] = min(met)
     return found
 
 
