@@ -156,6 +156,10 @@ class Venue(BaseModel):
             raise ValueError("a venue is not its own parent")
         return self
 
+    def open_at(self, now_ms: int) -> bool:
+        """Whether it is not closed for good by then."""
+        return self.closed_at is None or self.closed_at > now_ms
+
 
 def _either_person_or_place(schema: dict[str, Any]) -> None:
     """Say in JSON Schema what the validator of Case says."""

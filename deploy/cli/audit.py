@@ -110,18 +110,17 @@ def verify(
         print_json(report | {"uncopied": found.uncopied})
     else:
         for each in found.problems:
-            err.print(f"✗ {each.what}", style="red", markup=False, soft_wrap=True)
+            err.print(f"✗ {each.what}", style="red", markup=False)
         if found.uncopied:
             words = ", ".join(map(str, found.uncopied[:20]))
             err.print(
                 f"not in the copy in ClickHouse (an asker died, or ClickHouse was away): {words}",
                 style="yellow",
                 markup=False,
-                soft_wrap=True,
             )
         if not found.problems:
             out.print(f"{found.rows:,} rows, every one as it was written", style="green")
-            out.print(f"anchor {head}", markup=False, soft_wrap=True)
+            out.print(f"anchor {head}", markup=False)
     if found.problems:
         raise typer.Exit(1)
 

@@ -40,7 +40,7 @@ def show(json: JsonFlag = False) -> None:
     if json:
         print_json(found)
     else:
-        out.print(found.words, style="green" if found.whole else "red", markup=False, soft_wrap=True)
+        out.print(found.words, style="green" if found.whole else "red", markup=False)
         out.print(found.memory, markup=False)
         if found.since:
             out.print(f"since {format_time(found.since)}", markup=False)

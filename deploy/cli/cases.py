@@ -192,7 +192,7 @@ def _read(settings: Settings) -> CaseBook:
     """What stands; records that do not count are told, they are somebody's mistake."""
     book = read_cases(settings)
     for problem in book.problems:
-        err.print(f"{settings.topic_prefix}cases, {problem}", style="yellow", markup=False, soft_wrap=True)
+        err.print(f"{settings.topic_prefix}cases, {problem}", style="yellow", markup=False)
     return book
 
 
@@ -261,7 +261,6 @@ def _publish(settings: Settings, case: Case, json: bool) -> None:
             "within which alerts are computed: for older days ask the archive, `truyvet trace contacts`.",
             style="yellow",
             markup=False,
-            soft_wrap=True,
         )
     publish_case(settings, case)
     _say(case, json, "is published")
@@ -272,8 +271,8 @@ def _say(case: Case, json: bool, what: str) -> None:
         print_json(_row(case))
         return
     row = _row(case)
-    out.print(f"{case.case_id} version {case.version} ({case.status}) {what}", markup=False, soft_wrap=True)
-    out.print(f"  {row['kind']} {case.subject}, {row['from']} to {row['to']}", markup=False, soft_wrap=True)
+    out.print(f"{case.case_id} version {case.version} ({case.status}) {what}", markup=False)
+    out.print(f"  {row['kind']} {case.subject}, {row['from']} to {row['to']}", markup=False)
 
 
 def _row(case: Case) -> dict[str, object]:

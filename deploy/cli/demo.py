@@ -113,7 +113,6 @@ def _what_to_try(settings: Settings, told: bool) -> None:
     plain = {name: value for name, value in environment_of(settings).items() if "KEY" not in name}
     out.print(
         "  export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in plain.items()),
-        soft_wrap=True,
     )
     out.print("Then try:")
     for line in (

@@ -104,16 +104,14 @@ def _show(done: Erasure, dry_run: bool, json: bool) -> None:
             f" {done.rejected} rejected records {what}; {done.withdrawn} exposures"
             f" {'stand' if dry_run else 'withdrawn'}; scans before {format_time(done.before)} are refused",
             markup=False,
-            soft_wrap=True,
         )
         if done.cases:
-            out.print(f"subject of {', '.join(done.cases)}", markup=False, soft_wrap=True)
+            out.print(f"subject of {', '.join(done.cases)}", markup=False)
     if done.standing:
         err.print(
             f"{len(done.standing)} exposures stand: their marks have expired, so only their case decides:"
             f" {', '.join(done.standing[:5])}",
             style="yellow",
             markup=False,
-            soft_wrap=True,
         )
         raise typer.Exit(1)

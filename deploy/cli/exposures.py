@@ -59,7 +59,7 @@ def follow_alerts(
     def ready() -> None:
         if not json:
             place = f"{settings.topic_prefix}exposures at {settings.kafka_address}"
-            err.print(f"Following {place}; Ctrl-C ends it.", style="dim", markup=False, soft_wrap=True)
+            err.print(f"Following {place}; Ctrl-C ends it.", style="dim", markup=False)
 
     try:
         with kafka_errors():
@@ -69,7 +69,7 @@ def follow_alerts(
                 if isinstance(found, Unreadable):
                     unreadable += 1
                     place = f"exposures, partition {found.partition}, offset {found.offset}"
-                    err.print(f"{place}: {found.problem}", style="yellow", markup=False, soft_wrap=True)
+                    err.print(f"{place}: {found.problem}", style="yellow", markup=False)
                     continue
                 if department not in (None, found.department) or case not in (None, found.case_id):
                     continue
@@ -98,5 +98,4 @@ def _show(exposure: Exposure, news: News, json: bool) -> None:
         f"@ {exposure.venue} ({exposure.sector}, {department_name(exposure.department)})  "
         f"{exposure.case_id} v{exposure.case_version}",
         markup=False,
-        soft_wrap=True,
     )

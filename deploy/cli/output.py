@@ -61,7 +61,7 @@ def chosen_format(json: bool, as_csv: bool) -> Format:
 
 def fail(message: str, code: int = DATA_WRONG) -> NoReturn:
     """Say in plain words what is wrong and what to do, and exit."""
-    err.print(f"[red]✗[/red] {escape(message)}", soft_wrap=True)
+    err.print(f"[red]✗[/red] {escape(message)}")
     raise typer.Exit(code)
 
 
@@ -146,7 +146,7 @@ def show_table(
     room = out.width if out.file.isatty() else sum(natural) + borders
     widths = _fitted(natural, least, room - borders)
     if title is not None:
-        out.print(title, style="italic", markup=False, soft_wrap=True)
+        out.print(title, style="italic", markup=False)
     table = Table()
     for at, heading in enumerate(heads):
         justify: Literal["right", "left"] = "right" if at in numeric else "left"

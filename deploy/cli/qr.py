@@ -55,9 +55,9 @@ def posters(
         register = venues_by_code(settings)
     chosen = _choose(register, sector or [], district or [], code or [])
     now = round(time.time() * 1000)
-    still_open = [venue for venue in chosen if venue.closed_at is None or venue.closed_at > now]
+    still_open = [venue for venue in chosen if venue.open_at(now)]
     for problem in problems:
-        err.print(problem, style="yellow", markup=False, soft_wrap=True)
+        err.print(problem, style="yellow", markup=False)
     if not still_open:
         fail("there is no open venue to print: see `truyvet venues list`, or loosen the filters")
     boxes = _warn(settings, still_open)
@@ -74,9 +74,7 @@ def posters(
         print_json(summary)
     else:
         rest = f", {closed} closed left out" if closed else ""
-        out.print(
-            f"{len(still_open):,} posters in {folder} ({took:.1f} s{rest})", markup=False, soft_wrap=True
-        )
+        out.print(f"{len(still_open):,} posters in {folder} ({took:.1f} s{rest})", markup=False)
     if problems or boxes:
         raise typer.Exit(DATA_WRONG)
 
@@ -93,7 +91,7 @@ def card(
     _warn(settings, ())
     with plain_errors(ValueError), plain_errors(OSError, code=DATA_WRONG):
         write_card(pseudonym, file, settings.public_host)
-    out.print(f"{file}", markup=False, soft_wrap=True)
+    out.print(f"{file}", markup=False)
 
 
 def _choose(
@@ -142,7 +140,6 @@ def _warn(settings: Settings, venues: Iterable[Venue]) -> bool:
         err.print(
             f"[yellow]The QR codes point at {_PLACEHOLDER}:[/yellow] set TRUYVET_PUBLIC_HOST before you "
             "print for use.",
-            soft_wrap=True,
         )
     boxes = False
     for venue in venues:
@@ -152,6 +149,5 @@ def _warn(settings: Settings, venues: Iterable[Venue]) -> bool:
                 f"{venue.code} {venue.name}: the typeface has no {letters!r}; the poster shows a box there",
                 style="yellow",
                 markup=False,
-                soft_wrap=True,
             )
     return boxes

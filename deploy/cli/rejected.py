@@ -80,7 +80,7 @@ class _Asked:
             except TopicMissingError as error:
                 if self.named:
                     raise
-                err.print(f"{error}", style="yellow", markup=False, soft_wrap=True)
+                err.print(f"{error}", style="yellow", markup=False)
         return found
 
 
@@ -311,7 +311,7 @@ def show(
         **{name: letter.text(name) for name in letter.headers},
     }
     for name, words in lines.items():
-        out.print(f"{printable(name) + ':':<18} {printable(words)}", markup=False, soft_wrap=True)
+        out.print(f"{printable(name) + ':':<18} {printable(words)}", markup=False)
     out.print()
     if value is None:
         out.print("no value (a tombstone)")
@@ -321,7 +321,7 @@ def show(
         cut = len(text) > _SHOWN_CHARACTERS
     else:
         shown, cut = _hex_lines(value[:_SHOWN_BYTES]), len(value) > _SHOWN_BYTES
-    out.print(shown, markup=False, soft_wrap=True)
+    out.print(shown, markup=False)
     if cut:
         out.print(f"… of {len(value):,} bytes; --raw writes all of them", style="dim")
 
@@ -385,7 +385,7 @@ def _tell(outcome: Outcome, dry_run: bool, json: bool) -> None:
         for name, why in every
     ]
     for problem in outcome.problems[:_SHOWN_PROBLEMS]:
-        err.print(f"not taken by the broker: {problem}", style="yellow", markup=False, soft_wrap=True)
+        err.print(f"not taken by the broker: {problem}", style="yellow", markup=False)
     if json:
         totals = {group: counts.total() for group, counts in groups.items()}
         print_json({"dry_run": dry_run, **totals, "by_reason": rows, "advice": outcome.advice})
@@ -395,6 +395,6 @@ def _tell(outcome: Outcome, dry_run: bool, json: bool) -> None:
         headings |= {"replayed_before": "Replayed before", "incurable": "Never cured", "refused": "Refused"}
         emit(rows, headings, Format.TABLE)
     for why, advice in sorted(outcome.advice.items()):
-        out.print(f"{why}: a replay cannot cure it: {advice}", markup=False, soft_wrap=True)
+        out.print(f"{why}: a replay cannot cure it: {advice}", markup=False)
     word = "would be sent" if dry_run else "sent"
     out.print(f"{outcome.sent.total():,} records {word} once more")

@@ -49,4 +49,4 @@ def write(
         )
     with plain_errors(OSError):
         write_report(report, path)
-    out.print(f"{path} is written", markup=False, soft_wrap=True)
+    out.print(f"{path} is written", markup=False)

@@ -65,7 +65,7 @@ def apply(
         changed = keep_for(client, days, wait=True)
         left = sum(each.due for each in _kept(client, days))
     told = ", ".join(changed) or "no table had to be changed"
-    out.print(f"{days} days: {told}; {due - left:,} rows deleted", markup=False, soft_wrap=True)
+    out.print(f"{days} days: {told}; {due - left:,} rows deleted", markup=False)
     if left:
         fail(f"{left:,} rows past the retention came or stayed meanwhile: run it again", DATA_WRONG)
 

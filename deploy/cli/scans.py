@@ -114,7 +114,7 @@ def _publish_lines(source: BinaryIO, publisher: Publisher, progress: Progress, t
         else:
             told.bad += 1
             if told.bad <= _SHOWN:
-                err.print(f"line {number}: {problem}", style="yellow", markup=False, soft_wrap=True)
+                err.print(f"line {number}: {problem}", style="yellow", markup=False)
         if len(batch) >= _BATCH or held >= _BATCH_BYTES:
             publisher.publish_many(batch)
             batch, held = [], 0
@@ -180,11 +180,7 @@ def example() -> None:
     """
     settings = _settings()
     now = time.time_ns() // 1_000_000
-    is_open = [
-        venue
-        for venue in venues_by_code(settings).values()
-        if venue.closed_at is None or venue.closed_at > now
-    ]
+    is_open = [venue for venue in venues_by_code(settings).values() if venue.open_at(now)]
     if len(is_open) < 2:
         fail(
             f"the register has {len(is_open)} open venues, two are needed: "

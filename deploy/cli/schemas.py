@@ -29,4 +29,4 @@ def export_documents(
     if json:
         print_json([str(path) for path in written])
     else:
-        out.print(f"{len(written)} documents in {folder}", markup=False, soft_wrap=True)
+        out.print(f"{len(written)} documents in {folder}", markup=False)

@@ -73,7 +73,6 @@ def up(data: DataOption = None, json: JsonFlag = False) -> None:
         out.print(
             "  The gateway refuses every post until a device has a key: "
             'set TRUYVET_GATEWAY_KEYS=\'{"device": "its secret"}\', then down and up',
-            soft_wrap=True,
         )
     out.print("  next: truyvet status · truyvet logs ROLE -f · truyvet down")
 
@@ -134,11 +133,11 @@ def logs(
         if len(chosen) > 1:
             out.print(f"[bold]{name}[/bold]")
         for line in last_lines(folder.log(name), lines) if lines else ():
-            out.print(escape(line), soft_wrap=True)
+            out.print(escape(line))
     if follow:
         try:
             for line in _following(folder.log(chosen[0])):
-                out.print(escape(line), soft_wrap=True, end="")
+                out.print(escape(line), end="")
         except KeyboardInterrupt:
             return
 
@@ -171,7 +170,7 @@ def _remembered(data: Path | None, say: Say | None = None) -> Stack:
     try:
         settings = memory.settings_of(folder)
     except memory.MemoryDamagedError as error:
-        err.print(f"[yellow]![/yellow] {escape(str(error))}", soft_wrap=True)
+        err.print(f"[yellow]![/yellow] {escape(str(error))}")
         settings = None
     chosen = settings or load_settings(data=folder)
     return Stack(chosen.model_copy(update={"data": folder}), say=say or _quiet)
@@ -193,14 +192,14 @@ def _show(found: Status) -> None:
             text += f", the newest in it is {_span(round(newest))} old"
         out.print(f"archive  {text}")
     if found.store:
-        out.print(f"Redis    {found.store.memory}; {escape(found.store.words)}", soft_wrap=True)
+        out.print(f"Redis    {found.store.memory}; {escape(found.store.words)}")
     for row in found.processes:
         if row.log_tail:
             out.print(f"[red]{row.name}[/red] log ends:")
             for line in row.log_tail:
-                out.print(f"  {escape(line)}", soft_wrap=True)
+                out.print(f"  {escape(line)}")
     for note in found.notes:
-        out.print(f"[yellow]![/yellow] {escape(note)}", soft_wrap=True)
+        out.print(f"[yellow]![/yellow] {escape(note)}")
 
 
 def _process_table(rows: list[Row]) -> None:
@@ -257,7 +256,7 @@ def _span(seconds: int | None) -> str:
 
 
 def _step(line: str) -> None:
-    out.print(f"  {escape(line)}", soft_wrap=True)
+    out.print(f"  {escape(line)}")
 
 
 def _quiet(_line: str) -> None:

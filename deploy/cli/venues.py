@@ -83,10 +83,10 @@ def import_file(
     fresh = new_districts([*planned.new, *planned.changed], register)
     for district, departments in fresh.items():
         words = f"district {district} is new to the register (department {', '.join(departments)}): mistyped?"
-        err.print(words, style="yellow", markup=False, soft_wrap=True)
+        err.print(words, style="yellow", markup=False)
     for bad in planned.bad:
         words = f"{file.name} line {bad.line}, {bad.column or 'row'}: {bad.reason}"
-        err.print(f"[red]✗[/red] {escape(words)}", soft_wrap=True)
+        err.print(f"[red]✗[/red] {escape(words)}")
     if planned.bad and not skip_bad:
         fail(f"{len(planned.bad)} of {len(rows)} rows are bad; nothing was imported (--skip-bad: the rest)")
     written = 0
