@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -144,8 +144,10 @@ class Guard:
         return [_text(each) for each in replies]
 
 
-def _text(fields: Mapping[bytes, bytes]) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in fields.items()}
+def _text(reply: Sequence[bytes]) -> dict[str, str]:
+    """Of HGETALL: field, value, …"""
+    words = [word.decode() for word in reply]
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def _state(fields: Mapping[str, str]) -> StoreState:

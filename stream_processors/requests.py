@@ -318,3 +318,8 @@ def index_calls(
     flat = chain.from_iterable(parts[shard] for shard in with_people)
     whole = (b"\x92", _array(sum(counts)), *flat, _array(2 * len(with_people)))
     return [IndexCall(0, b"".join((*whole, *(asked[shard] for shard in with_people))))]
+
+
+def with_index(marks: MarksCall, index: IndexCall) -> MarksCall:
+    """add_scans of the two."""
+    return marks._replace(request=b"\x94" + marks.request[1:] + index.request[1:])

@@ -26,7 +26,9 @@ _CALLS_A_TRIP: Final = 16  # a reply is not read before the last one of its trip
 _SHARED: Final = {
     "set_person_case": ("_index",),
     "erase_index": ("_index",),
-    "add_marks": ("_marks",),
+    "add_marks": ("_marks", "_marks_step"),
+    "add_scans": ("_marks", "_marks_step", "_index_step"),
+    "add_index": ("_index_step",),
     "read_marks": ("_marks", "_reading"),
     "set_flag": ("_marks", "_reading"),
     "erase_marks": ("_marks",),

@@ -37,12 +37,16 @@ from stream_processors.requests import (
     gather,
     index_calls,
     marks_calls,
+    with_index,
 )
 from stream_processors.scripts import OnFull, Scripts
 from stream_processors.servers import Servers
 
 # Some 20 ms of Redis, which others wait for
 _MARKS_A_CALL: Final = 4_000
+# So few are mostly all new, and then both steps are one call, which spares a trip. Of more, some are no news
+# nearly always, and what was laid down for the second step would be thrown away.
+_AT_ONCE: Final = 100
 # Readings of everybody at a venue that are under way at once, each in a trip of its own: dozens of a market's
 # in one trip would block Redis for seconds, and then the loop, past the client's time-out.
 _WHOLE_READS: Final = 4
@@ -125,10 +129,11 @@ class Store:
     async def record_positions(self, positions: Mapping[str, int]) -> None:
         """Write down, in every shard, how far the store has been told; behind all that it was told."""
         arguments = [word for item in positions.items() for word in item]
+        states = [self.layout.state(shard) for shard in range(self.layout.shards)]
         await self._scripts.run_all(
             [
-                ("record_positions", [self.layout.state(shard)], list(arguments))
-                for shard in range(self.layout.shards)
+                ("record_positions", keys, list(arguments))
+                for keys in ([[key] for key in states] if self.layout.split else [states])
             ]
         )
 
@@ -145,7 +150,8 @@ class Store:
         are no duplicates.
 
         A venue's flags are read in the call that adds its marks; those of the places above it may be read
-        before.
+        before. Of few scans on one server both steps are one call, with nothing of anybody else's in between,
+        as they might be in two.
         """
         layout = self.layout
         verdicts = np.empty(len(marks), np.uint8)
@@ -155,22 +161,27 @@ class Store:
             part = marks[start : start + _MARKS_A_CALL]
             buckets = gather(layout, part)
             marking = marks_calls(layout, part, buckets, flag_venues)
+            script = "add_marks"
+            if len(part) <= _AT_ONCE and not layout.split:
+                script, new = "add_scans", np.ones(len(part), np.bool_)
+                marking = [with_index(marking[0], *index_calls(layout, part, buckets, new, ~new))]
             marked = await self._scripts.run_all(
-                [("add_marks", [layout.state(call.shard)], [call.request]) for call in marking]
+                [(script, [layout.state(call.shard)], [call.request]) for call in marking]
             )
-            for call, (said, found) in zip(marking, marked, strict=True):
+            indexed: list[Any] = []
+            for call, (said, found, *done) in zip(marking, marked, strict=True):
+                indexed += done
                 verdicts[start + call.order] = np.frombuffer(said, np.uint8)
                 for index, fields in found:
                     flags[call.venues[index]] = [read_case(record) for record in fields[1::2]]
             told = verdicts[start : start + len(part)]
             again = told == ord(REDELIVERY)
             taken = again | (told == ord(NEW))
-            if not taken.any():
-                continue
-            indexing = index_calls(layout, part, buckets, taken, again)
-            indexed = await self._scripts.run_all(
-                [("add_index", [layout.state(call.shard)], [call.request]) for call in indexing]
-            )
+            if not indexed and taken.any():
+                indexing = index_calls(layout, part, buckets, taken, again)
+                indexed = await self._scripts.run_all(
+                    [("add_index", [layout.state(call.shard)], [call.request]) for call in indexing]
+                )
             for person, fields in chain.from_iterable(indexed):
                 cases[person.hex()] = [read_case(record) for record in fields[1::2]]
         return Ingested(verdicts.tobytes().decode(), flags, cases)

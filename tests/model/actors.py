@@ -27,7 +27,8 @@ from stream_processors.venues import Register
 from tests.model.scripts import thawed
 
 RETENTION_DAYS: Final = 30
-_LAYOUT: Final = Layout(shards=1, retention_days=RETENTION_DAYS)
+# In a cluster the two steps of a scan are always two calls: others come in between.
+_LAYOUT: Final = Layout(shards=1, retention_days=RETENTION_DAYS, split=True)
 _METRICS: Final = Metrics()
 
 SCRIPT, PUBLISH, OWN, FRESH = "script", "publish", "own", "fresh"

@@ -18,6 +18,7 @@ FAMILIES: Final = "bpcwkfe"
 TOUCHES: Final[Mapping[str, str]] = {
     "add_marks": "bf",
     "add_index": "pcw",
+    "add_scans": "bfpcw",
     "set_case": "k",
     "set_person_case": "cwp",
     "add_case_venues": "k",
@@ -86,6 +87,10 @@ class Scripts:
     def executed(self) -> int:
         """How many different calls the real Redis has answered."""
         return len(self._known)
+
+    def names(self) -> set[str]:
+        """Which scripts were called."""
+        return {name for name, *_ in self._known}
 
     def run(self, state: State, name: str, keys: tuple[str, ...], args: tuple[Any, ...]) -> tuple[Any, State]:
         """The reply, and the state after it."""

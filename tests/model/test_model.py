@@ -47,6 +47,17 @@ def test_calls_of_one_shard_each_end_with_the_truth(name: str, client: redis.Red
     assert outcome.rests
 
 
+@pytest.mark.parametrize("name", BY_NAME)
+def test_both_steps_of_a_scan_in_one_call_end_with_the_truth(name: str, client: redis.Redis) -> None:
+    """As one server has it for few scans."""
+    actors = Actors(REGISTERS, NOW_MS, layout=Layout(1, RETENTION_DAYS))
+    scenario, scripts = replace(BY_NAME[name], faults=0), Scripts(client)
+    outcome = Explorer(scenario, Tree(actors), scripts, beside=name != LARGE).explore()
+    assert outcome.whole and not outcome.broken
+    assert outcome.rests
+    assert scripts.names() >= {"add_scans"}
+
+
 @pytest.mark.parametrize("name", ["withdrawn", "withdrawn first", "moved far away"])
 def test_a_crash_at_any_step_changes_nothing(name: str, client: redis.Redis) -> None:
     scenario, tree = replace(BY_NAME[name], faults=1, zombies=False), Tree(Actors(REGISTERS, NOW_MS))

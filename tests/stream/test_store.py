@@ -111,7 +111,7 @@ def test_verdicts_and_marks_are_those_of_a_plain_account(settings: Settings, see
         buckets = [store.layout.bucket(venue, hour - back) for venue in venues for back in range(3)]
         groups = [await held.one(key, "HGETALL", key) for key in buckets]
         await held.aclose()
-        assert any(b"" in fields.values() for fields in groups)  # large groups were met
+        assert any(b"" in fields[1::2] for fields in groups)  # large groups were met
         gone = chance.choice(ALIKE)
         places = [(hour - back, venue) for back in range(3) for venue in venues]
         theirs = [mark for mark in first if mark[0] == gone]
