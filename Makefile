@@ -8,7 +8,7 @@ help:
 	@echo "make test   every test      make lint   ruff, strict types, import direction"
 	@echo "make chaos  ten minutes of killed processes, judged by an oracle (SECONDS=600 SEED=7)"
 	@echo "make bench-latency  case -> last exposure and late scan -> exposure under 20,000 scans/s (QUICK=1: a short run)"
-	@echo "make bench  all measurements, 45 minutes alone for throughput (QUICK=1: 3 minutes, whether they work; PARTS=throughput: only that)"
+	@echo "make bench  all measurements, one to two hours (QUICK=1: 3 minutes, whether they work; PARTS=throughput: only that)"
 	@echo "make lock   pin the dependencies again"
 
 setup: system .venv/.installed deploy/local/kafka/libs/.installed

@@ -26,6 +26,13 @@ def test_an_empty_result_has_its_columns(client: Client) -> None:
     assert (rows, columns) == ([], [("n", "UInt64"), ("s", "String")])
 
 
+def test_a_column_may_be_called_by_a_long_list(client: Client) -> None:
+    numbers = ", ".join(map(str, range(20_000)))
+    rows, ((name, _),) = client.execute(f"SELECT has([{numbers}], 7)", with_column_types=True)
+    assert rows == [(1,)]
+    assert name == f"has([{numbers}], 7)"
+
+
 def test_totals_follow_the_rows(client: Client) -> None:
     query = "SELECT number % 3 AS k, count() FROM numbers(10) GROUP BY k WITH TOTALS ORDER BY k LIMIT 2"
     assert client.execute(query) == [(0, 4), (1, 3), (0, 10)]

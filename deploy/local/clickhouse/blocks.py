@@ -18,7 +18,7 @@ REVISION_WITH_COLUMN_FLAG = 54454
 _INFO = b"\x01\x00\x02\xff\xff\xff\xff\x00"  # field 1: no overflow row; field 2: bucket -1; end
 _MAX_COLUMNS = 10_000
 _MAX_ROWS = 1 << 32
-_MAX_NAME = 1 << 16
+_MAX_NAME = 1 << 24  # a column without an alias is called as it is written, lists of thousands and all
 
 
 @dataclass(frozen=True, slots=True)
