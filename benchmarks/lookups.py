@@ -1,11 +1,11 @@
 """What the tracer's questions cost: python -m benchmarks.lookups
 
-Fills archives of the embedded engine with countries of 1, 10 and 100 million marks (some 2 GB of disk), as many marks a venue
-and a person in each: with --data they are kept, and --build makes them without asking. Asks every question
-of many persons, venues and places: once to warm up, then measured; the entry in the audit, that each question
-makes first, by itself. How fast rows are inserted is measured on a fresh archive. Writes
-docs/benchmarks/lookups.json and a table beside it. Absolute figures belong to the machine and to what else
-runs on it.
+Fills archives of the embedded engine with countries of 1, 10 and 100 million marks (some 2 GB of disk), as
+many marks a venue and a person in each: with --data they are kept, and --build makes them without asking.
+Asks every question of many persons, venues and places: once to warm up, then measured; the entry in the
+audit, that each question makes first, by itself. How fast rows are inserted is measured on a fresh archive.
+Writes docs/benchmarks/lookups.json and a table beside it. Absolute figures belong to the machine and to what
+else runs on it.
 """
 
 from __future__ import annotations

@@ -47,9 +47,10 @@ WHERE venue = %(venue)s AND hour BETWEEN %(first)s AND %(last)s
 """  # noqa: S608 (made of constants)
 # Which hours of a venue are wanted says a mask of 64 slots, each a few hours long. Tuples (venue, hour) say
 # it exactly, but finding their granules takes longer than reading what lies between. (bitTest refuses other
-# slots, and is asked of rows outside of the hours too.) Without an alias the column's name is the lists again.
+# slots, and is asked of rows outside of the hours too.) Without an alias a column is called by these lists.
 _BY_VENUES: Final = f"""
-SELECT reinterpret(groupArray(toUInt32(transform(venue, %(codes)s, %(numbers)s, 0))), 'String') AS numbers_of_venues,
+SELECT reinterpret(groupArray(toUInt32(transform(venue, %(codes)s, %(numbers)s, 0))), 'String')
+        AS venues_of_rows,
     {_MASKS}
 FROM visits
 WHERE venue IN %(codes)s AND hour BETWEEN %(first)s AND %(last)s

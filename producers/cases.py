@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Container, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from pydantic import ValidationError
 
 from producers.compacted import Record, away, read_to_end
@@ -23,6 +24,7 @@ from schemas.settings import Settings
 
 # Long enough for a broker's restart; past it a person wants to be told rather than to wait.
 ACKNOWLEDGED_SECONDS: Final = 30.0
+CONNECTED_SECONDS: Final = 2.0  # a connection takes milliseconds; past it the record waits by itself
 _NEVER_REVISED: Final = ("case_id", "person", "venue")
 
 
@@ -149,9 +151,11 @@ def _send(settings: Settings, case: Case) -> None:
             "log_level": 0,
         }
     )
-    producer.produce(
-        settings.topic(topics.CASES), case.to_json(), case.case_id.encode(), on_delivery=delivered
-    )
+    topic = settings.topic(topics.CASES)
+    # a record that an idempotent client is given before it has a connection waits for 500 ms
+    with suppress(KafkaException):  # whether Kafka is away is said by what becomes of the record
+        producer.list_topics(topic, timeout=CONNECTED_SECONDS)
+    producer.produce(topic, case.to_json(), case.case_id.encode(), on_delivery=delivered)
     left = producer.flush(ACKNOWLEDGED_SECONDS + 5)
     if problems or left:
         why = problems[0].str() if problems else "no acknowledgement"

@@ -286,7 +286,9 @@ class Touched(BaseModel):
     """Internal: what may have changed about one case at one venue (topic `touched`, key venue).
 
     `persons`: whose marks changed; none when they are the case's own, or all is to be looked at.
-    `minutes`: first and last changed mark; none when every date of the case at the venue is meant.
+    `minutes`: first and last changed mark; none when every date of the case at the venue is meant. `hours`:
+    hours since 1970 (UTC) beyond which the case's person had no marks there that nobody else tells of; none
+    when it is not known.
     """
 
     model_config = STRICT
@@ -295,6 +297,7 @@ class Touched(BaseModel):
     case: Case
     persons: list[Person] | None = None
     minutes: tuple[int, int] | None = None
+    hours: list[int] | None = None
 
 
 class Replayed(BaseModel):

@@ -149,7 +149,7 @@ class Cases:
         """Tell the matcher of every venue that a case that stands ever touched; returns how many."""
         venues = await self._venues_of(case)
         _, _, known = await self._store.add_case_venues(case.case_id, venues)
-        touches = [Touch(venue, case, persons=None) for venue in {*known, *venues}]
+        touches = [Touch(venue, case, persons=None, hours=venues.get(venue)) for venue in {*known, *venues}]
         await self._producer.send(touched_records(self._topics.touched, touches))
         return len(touches)
 
@@ -177,8 +177,13 @@ class Cases:
                 self._metrics.touched.inc(await self.announce(standing))
         return len(found)
 
-    async def _venues_of(self, case: Case) -> set[str]:
+    async def _venues_of(self, case: Case) -> dict[str, frozenset[int] | None]:
+        """The venues of a case; of a person's also the hours in which the index has the person there."""
         if case.venue is not None:
-            return {case.venue, *await self._venues.descendants(case.venue)}
+            return dict.fromkeys([case.venue, *await self._venues.descendants(case.venue)])
         index = await self._store.set_person_case(case, self._clock_ms())
-        return {venue for hour, venue in index if holds(case, hour * 60) or holds(case, hour * 60 + 59)}
+        found: dict[str, set[int]] = {}
+        for hour, venue in index:
+            if holds(case, hour * 60) or holds(case, hour * 60 + 59):
+                found.setdefault(venue, set()).add(hour)
+        return {venue: frozenset(hours) for venue, hours in found.items()}

@@ -69,18 +69,42 @@ _BUSY_RATE: Final = 300_000
 _PACE_S: Final = 0.25
 
 
+# Of the time, the part in which chunks are under way: above the one a worker has hardly time to spare, and
+# larger chunks save it some; below the other it has, whatever they are. Chunks of half the size take up to a
+# half more of it, so nearer to each other they would change places for ever.
+_PRESSED_SHARE: Final = 0.8
+_EASY_SHARE: Final = 0.45
+
+
 class Pace:
-    """Which way to fetch holds: `busy` while much comes, else `calm`.
+    """Which way to fetch holds: `calm` while few come; while much comes, `busy`, and `pressed` when that
+    leaves the worker hardly any time to spare.
 
     What a chunk costs by itself is shared by the records of one fetch. A lone record should not wait for
-    company; of thousands a second each waits a little, and all are done sooner.
+    company; of thousands a second each waits a little, and all are done sooner. Seconds are monotonic.
     """
 
-    def __init__(self, calm: Fetching, busy: Fetching) -> None:
+    def __init__(self, calm: Fetching, busy: Fetching, pressed: Fetching) -> None:
         self.calm = calm
         self.busy = busy
+        self.pressed = pressed
         self._size = 0
         self._since: float | None = None
+        self._hard = False
+        self._under_way = 0
+        self._working_since = self._worked = 0.0
+
+    def begun(self, now_s: float) -> None:
+        """A chunk is under way."""
+        if not self._under_way:
+            self._working_since = now_s
+        self._under_way += 1
+
+    def done(self, now_s: float) -> None:
+        """One less."""
+        self._under_way -= 1
+        if not self._under_way:
+            self._worked += now_s - self._working_since
 
     def heard(self, size: int, now_s: float) -> Fetching | None:
         """A fetch brought so many bytes of values, or none. Returns how to fetch from now on; None: as
@@ -92,8 +116,14 @@ class Pace:
         if past < _PACE_S:
             return None
         fast = self._size >= _BUSY_RATE * past
-        self._size, self._since = 0, now_s
-        return self.busy if fast else self.calm
+        if self._under_way:
+            self._worked += now_s - self._working_since
+            self._working_since = now_s
+        self._hard = self._worked > (_EASY_SHARE if self._hard else _PRESSED_SHARE) * past
+        self._size, self._since, self._worked = 0, now_s, 0.0
+        if not fast:
+            return self.calm
+        return self.pressed if self._hard else self.busy
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]

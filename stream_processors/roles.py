@@ -37,16 +37,18 @@ log: Final = logging.getLogger(__name__)
 
 # Pieces of ingest that are under way at once: while one waits for Redis or Kafka, the next is parsed. Chunks
 # beyond them wait to be gathered into the next one.
-_INGEST_PIECES: Final = 4
+_INGEST_PIECES: Final = 6
 _INGEST_CHUNKS: Final = 24
 
 
 # Of 20,000 scans a second a fetch would bring each time what one gateway just sent. What a chunk costs by
 # itself (broker, scripts, visits, whoever reads those) is shared by the scans of these milliseconds instead:
 # a piece of 400 takes 21 us of the worker's CPU a scan, one of 1,600 takes 11 (5,000 venues).
+# A late scan's alert waits for that piece as well, so the waiting is short while a worker has time to spare.
 # When few come, a scan waits for nobody (benchmarks/calm.py).
 _INGEST_FETCHING: Final = Fetching(wait_ms=20)
-_INGEST_BUSY: Final = Fetching(wait_ms=60, min_bytes=256 * 1024)
+_INGEST_BUSY: Final = Fetching(wait_ms=30, min_bytes=256 * 1024)
+_INGEST_PRESSED: Final = Fetching(wait_ms=60, min_bytes=256 * 1024)
 
 
 # Chunks that the matcher takes at once: those of a partition that wait for its turn are done as one.
@@ -160,6 +162,7 @@ class IngestRole(_StoreRole):
     limit = _INGEST_CHUNKS
     fetching = _INGEST_FETCHING
     busy = _INGEST_BUSY
+    pressed = _INGEST_PRESSED
 
     def __init__(
         self,

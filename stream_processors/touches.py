@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from schemas.events import TOUCHED, Case, Touched
 from stream_processors.outputs import Out
@@ -12,12 +12,17 @@ from stream_processors.presence import Interval
 
 @dataclass(slots=True)
 class Touch:
-    """One venue and case: whose marks changed (none: look at everybody) between which minutes (none: all)."""
+    """One venue and case: whose marks changed (none: look at everybody) between which minutes (none: all).
+
+    `hours`: where the case's own marks there are to be looked for (none: in its whole window). A mark that
+    came after they were read raises a touch by itself: its scan found the person's case.
+    """
 
     venue: str
     case: Case
     persons: set[str] | None = field(default_factory=set)
     minutes: Interval | None = None
+    hours: frozenset[int] | None = None
 
     def add(self, person: str | None, minute: int) -> None:
         """One more changed mark; `person` none when it is the case's own."""
@@ -33,6 +38,7 @@ class Touch:
         if other.case.version > self.case.version:
             self.case = other.case
         self.persons = None if self.persons is None or other.persons is None else self.persons | other.persons
+        self.hours = None if self.hours is None or other.hours is None else self.hours | other.hours
         if self.minutes is None or other.minutes is None:
             self.minutes = None
         else:
@@ -50,7 +56,13 @@ _TOUCHES_A_RECORD = 500
 def read_touches(value: bytes) -> list[Touch]:
     """The touches in a record. Raises pydantic.ValidationError when it is not of our making."""
     return [
-        Touch(event.venue, event.case, None if event.persons is None else set(event.persons), event.minutes)
+        Touch(
+            event.venue,
+            event.case,
+            None if event.persons is None else set(event.persons),
+            event.minutes,
+            None if event.hours is None else frozenset(event.hours),
+        )
         for event in TOUCHED.validate_json(value)
     ]
 
@@ -63,7 +75,7 @@ def gather(touches: Iterable[Touch]) -> list[Touch]:
         if at in found:
             found[at].absorb(touch)
         else:
-            found[at] = Touch(touch.venue, touch.case, touch.persons, touch.minutes)
+            found[at] = replace(touch)
     return list(found.values())
 
 
@@ -73,7 +85,8 @@ def touched_records(topic: str, touches: Iterable[Touch]) -> list[Out]:
     for touch in touches:
         events = by_venue.setdefault(touch.venue, [])
         if touch.persons is None:
-            events.append(Touched(venue=touch.venue, case=touch.case, minutes=touch.minutes))
+            hours = None if touch.hours is None else sorted(touch.hours)
+            events.append(Touched(venue=touch.venue, case=touch.case, minutes=touch.minutes, hours=hours))
             continue
         persons = sorted(touch.persons)
         for start in range(0, len(persons), _PERSONS_A_RECORD):
@@ -90,7 +103,8 @@ def _records(events: Sequence[Touched]) -> list[list[Touched]]:
     parts: list[list[Touched]] = []
     room = 0
     for event in events:
-        size = 1 + len(event.persons or ()) * _TOUCHES_A_RECORD // _PERSONS_A_RECORD
+        listed = len(event.persons or ()) + len(event.hours or ())
+        size = 1 + listed * _TOUCHES_A_RECORD // _PERSONS_A_RECORD
         if size > room:
             parts.append([])
             room = _TOUCHES_A_RECORD

@@ -42,8 +42,8 @@ _HANGS_S: Final = 30.0
 class Role:
     """What a worker runs: set up once Kafka is there, then a coroutine a chunk.
 
-    `limit`: how many chunks may be under way at once; 1 keeps a partition's chunks in order. `busy`: how to
-    fetch while much comes, if not as always.
+    `limit`: how many chunks may be under way at once; 1 keeps a partition's chunks in order. How to fetch, if
+    not as always: `busy` while much comes, `pressed` while that leaves hardly any time to spare.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Role:
     limit: int = 1
     fetching: Fetching = Fetching()
     busy: Fetching | None = None
+    pressed: Fetching | None = None
     # Ends the worker: for what a role notices beside its chunks. Set before `start`.
     fail: Callable[[BaseException], None]
 
@@ -177,6 +178,7 @@ class _Running:
 
     async def _handle(self, event: Any) -> None:
         began, message = time.monotonic(), event.message
+        self._app.pace.begun(began)
         try:
             await self._role.process(
                 message.partition, message.value, lambda: bool(self._app.consumer.stale(message))
@@ -186,6 +188,7 @@ class _Running:
             self.crash(error)
         finally:
             self._slots.release()
+            self._app.pace.done(time.monotonic())
         self._metrics.chunk_seconds.observe(time.monotonic() - began)
         self._metrics.progress.set_to_current_time()
 
@@ -251,7 +254,8 @@ def build_app(settings: Settings, role: Role, metrics: Metrics, worker: int, hea
     app.on_partitions_assigned.connect(running.assigned, weak=False)
     app.on_partitions_revoked.connect(running.revoked, weak=False)
     role.fail = running.crash
-    app.pace = Pace(role.fetching, role.busy or role.fetching)
+    busy = role.busy or role.fetching
+    app.pace = Pace(role.fetching, busy, role.pressed or busy)
     app.opening = running.open
     app.closing = role.stop
     app.committing = running.committing

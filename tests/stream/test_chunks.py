@@ -31,7 +31,7 @@ def test_a_tombstone_is_a_record_like_another() -> None:
 
 def test_fetches_wait_longer_only_while_much_comes() -> None:
     calm, busy = Fetching(wait_ms=20), Fetching(wait_ms=60)
-    pace = Pace(calm, busy)
+    pace = Pace(calm, busy, busy)
     heard = [pace.heard(100_000, 0.05 * turn) for turn in range(21)]  # 2 MB/s
     assert busy in heard
     assert calm not in heard
@@ -41,9 +41,37 @@ def test_fetches_wait_longer_only_while_much_comes() -> None:
 
 
 def test_a_single_large_fetch_is_no_rate() -> None:
-    pace = Pace(Fetching(wait_ms=20), busy := Fetching(wait_ms=60))
+    pace = Pace(Fetching(wait_ms=20), busy := Fetching(wait_ms=60), busy)
     assert pace.heard(200_000, 0.0) is None
     assert pace.heard(0, 1.0) is not busy
+
+
+def test_who_has_no_time_to_spare_takes_larger_chunks_until_there_is_plenty() -> None:
+    calm, busy, pressed = (Fetching(wait_ms=wait) for wait in (20, 30, 60))
+    pace = Pace(calm, busy, pressed)
+
+    def heard(share: float, seconds: float, start: float) -> list[Fetching]:
+        """What holds while fetches come every 50 ms and chunks are under way for this part of the time."""
+        found = []
+        for turn in range(round(seconds / 0.05)):
+            now = start + 0.05 * turn
+            pace.begun(now)
+            pace.begun(now)  # two at once are not twice the time
+            pace.done(now + 0.05 * share / 2)
+            pace.done(now + 0.05 * share)
+            found.append(pace.heard(100_000, now + 0.05))
+        return [each for each in found if each is not None]
+
+    assert set(heard(0.6, 2, 0.0)) == {busy}
+    assert heard(0.95, 2, 2.0)[-1] is pressed
+    assert heard(0.6, 2, 4.0)[1:] == [pressed] * len(heard(0.6, 2, 6.0)[1:])
+    assert heard(0.3, 2, 8.0)[-1] is busy
+
+
+def test_a_chunk_that_goes_on_and_on_is_time_that_is_not_to_spare() -> None:
+    pace = Pace(Fetching(wait_ms=20), Fetching(wait_ms=30), pressed := Fetching(wait_ms=60))
+    pace.begun(0.0)
+    assert [pace.heard(200_000, now) for now in (0.0, 0.3, 0.6)] == [None, pressed, pressed]
 
 
 def consumer() -> Any:
@@ -112,7 +140,7 @@ def test_a_fetch_that_ends_during_the_last_steps_forgets_nothing() -> None:
         done = SimpleNamespace(offset=7, acked=True)
         bare._delivered[tp] = deque([done])
         bare.app = SimpleNamespace(
-            should_stop=ends, pace=Pace(Fetching(), Fetching()), consumer_generation_id=1
+            should_stop=ends, pace=Pace(Fetching(), Fetching(), Fetching()), consumer_generation_id=1
         )
         bare._stopped, bare._crashed = asyncio.Event(), asyncio.Event()
         bare.flow_active = False

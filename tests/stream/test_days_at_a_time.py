@@ -139,7 +139,9 @@ def test_pieces_say_the_same_as_the_whole(
         for who in range(1, 6):
             await add(_stays(chance, who, first))
         case = version(1, 0, DAYS * 1440)
-        await own.process(0, [Touch(PLACE.code, case, persons=None)])
+        hours = frozenset(at // 60 for who, _, at, _ in known if who == INDEX)
+        told = Touch(PLACE.code, case, persons=None, hours=hours if seed else None)
+        await own.process(0, [told])
         assert published.standing() == _expected(known, case)
         late = set().union(*(_stays(chance, who, first) for who in (7, 8, 9)))
         await add(late)
@@ -149,8 +151,19 @@ def test_pieces_say_the_same_as_the_whole(
         await own.process(0, [touch])
         assert published.standing() == _expected(known, case)
         for case in (version(2, 3_000, 9_000), version(3, 8_000, 8_100), version(4, 100, 15_000)):
-            await own.process(0, [Touch(PLACE.code, case, persons=None)])
-            assert published.standing() == _expected(known, case)
+            for where in (hours, None):  # known where to look, or not
+                await own.process(0, [Touch(PLACE.code, case, persons=None, hours=where)])
+                assert published.standing() == _expected(known, case)
+        # marks that came after the hours were read raise a touch of their own
+        case, more = version(5, 0, DAYS * 1440), _stays(chance, 1, first) - known
+        await add(more)
+        touch = Touch(PLACE.code, case)
+        for _, _, at, _ in more:
+            touch.add(None, at)
+        told = Touch(PLACE.code, case, persons=None, hours=hours)
+        for touches in ([touch], [told]) if chance.random() < 0.5 else ([told], [touch]):
+            await own.process(0, touches)
+        assert published.standing() == _expected(known, case)
         await store.close()
 
     for seed in range(2):

@@ -47,14 +47,15 @@ spans = st.none() | st.tuples(st.integers(0, 100), st.integers(0, 100)).map(
 )
 touches = st.lists(
     st.builds(
-        lambda venue, version, case_id, persons, minutes: Touch(
-            venue, case(version, case_id), persons, minutes
+        lambda venue, version, case_id, persons, minutes, hours: Touch(
+            venue, case(version, case_id), persons, minutes, hours
         ),
         st.sampled_from(["CCCC", "DDDD"]),
         st.integers(1, 3),
         st.sampled_from(["k", "l"]),
         people,
         spans,
+        st.none() | st.frozensets(st.integers(0, 500_000), max_size=5),
     ),
     max_size=8,
 )
@@ -73,6 +74,7 @@ def test_touches_survive_the_topic_and_gathering_loses_nobody(some: list[Touch])
                     continue
                 assert whole.case.version >= part.case.version
                 assert whole.persons is None or (part.persons is not None and part.persons <= whole.persons)
+                assert whole.hours is None or (part.hours is not None and part.hours <= whole.hours)
                 assert whole.minutes is None or (
                     part.minutes is not None
                     and whole.minutes[0] <= part.minutes[0]
@@ -86,6 +88,12 @@ def test_gathering_leaves_its_input_alone() -> None:
     assert (first.case.version, first.persons, first.minutes) == (1, {"1" * 16}, (1, 2))
 
 
+def test_where_the_case_was_is_told_with_everybody() -> None:
+    told = Touch("CCCC", case(), None, None, frozenset({3, 1}))
+    (record,) = touched_records("touched", [told])
+    assert read_touches(record.value or b"") == [told]
+
+
 def test_a_crowd_is_cut_into_records_that_kafka_takes() -> None:
     crowd = {f"{number:016x}" for number in range(70_000)}
     records = touched_records("touched", [Touch("CCCC", case(), crowd, (1, 2))] * 2)
@@ -93,6 +101,11 @@ def test_a_crowd_is_cut_into_records_that_kafka_takes() -> None:
     assert {record.key for record in records} == {b"CCCC"}
     back = gather([touch for record in records for touch in read_touches(record.value or b"")])
     assert back[0].persons == crowd
+    everywhere = [
+        Touch("CCCC", case(1, f"k{n}"), None, None, frozenset(range(500_000, 500_900))) for n in range(600)
+    ]
+    records = touched_records("touched", everywhere)
+    assert all(len(record.value or b"") < 1_000_000 for record in records)
 
 
 @given(
