@@ -70,10 +70,11 @@ _PACE_S: Final = 0.25
 
 
 # Of the time, the part in which chunks are under way: above the one a worker has hardly time to spare, and
-# larger chunks save it some; below the other it has, whatever they are. Chunks of half the size take up to a
-# half more of it, so nearer to each other they would change places for ever.
-_PRESSED_SHARE: Final = 0.8
-_EASY_SHARE: Final = 0.45
+# larger chunks save it some; below the other it has, whatever they are. Smaller chunks take more in all,
+# so nearer to each other they would change places for ever. (A chunk waits for Redis and Kafka most of its
+# time: a worker that keeps up with ease has one under way for half of it.)
+_PRESSED_SHARE: Final = 0.95
+_EASY_SHARE: Final = 0.75
 
 
 class Pace:
@@ -110,20 +111,25 @@ class Pace:
         """A fetch brought so many bytes of values, or none. Returns how to fetch from now on; None: as
         before."""
         if self._since is None:
-            self._since = now_s
+            self._begin(now_s)
+            self._size = size
+            return None
         self._size += size
         past = now_s - self._since
         if past < _PACE_S:
             return None
         fast = self._size >= _BUSY_RATE * past
-        if self._under_way:
-            self._worked += now_s - self._working_since
-            self._working_since = now_s
-        self._hard = self._worked > (_EASY_SHARE if self._hard else _PRESSED_SHARE) * past
-        self._size, self._since, self._worked = 0, now_s, 0.0
+        worked = self._worked + (now_s - self._working_since if self._under_way else 0.0)
+        self._hard = worked > (_EASY_SHARE if self._hard else _PRESSED_SHARE) * past
+        self._begin(now_s)
         if not fast:
             return self.calm
         return self.pressed if self._hard else self.busy
+
+    def _begin(self, now_s: float) -> None:
+        """What is counted from now on."""
+        self._size, self._since = 0, now_s
+        self._worked, self._working_since = 0.0, now_s
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]

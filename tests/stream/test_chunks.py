@@ -62,10 +62,10 @@ def test_who_has_no_time_to_spare_takes_larger_chunks_until_there_is_plenty() ->
             found.append(pace.heard(100_000, now + 0.05))
         return [each for each in found if each is not None]
 
-    assert set(heard(0.6, 2, 0.0)) == {busy}
-    assert heard(0.95, 2, 2.0)[-1] is pressed
-    assert heard(0.6, 2, 4.0)[1:] == [pressed] * len(heard(0.6, 2, 6.0)[1:])
-    assert heard(0.3, 2, 8.0)[-1] is busy
+    assert set(heard(0.85, 2, 0.0)) == {busy}
+    assert heard(0.99, 2, 2.0)[-1] is pressed
+    assert set(heard(0.85, 2, 4.0)) == {pressed}
+    assert heard(0.6, 2, 6.0)[-1] is busy
 
 
 def test_a_chunk_that_goes_on_and_on_is_time_that_is_not_to_spare() -> None:
