@@ -57,7 +57,7 @@ class Assumptions:
     kafka_days: int = 7
     archive_days: int = 365
     redis_bytes: float = 38.0  # a mark, index and what the allocator has free (docs/benchmarks/memory.md)
-    archive_bytes: float = 13.7  # a mark in ClickHouse, both tables (docs/benchmarks/memory.md)
+    archive_bytes: float = 14.8  # a mark in ClickHouse, both tables (docs/benchmarks/memory.md)
     redis_copies: int = 2  # a replica of each master
     kafka_copies: int = 3
     archive_copies: int = 2
