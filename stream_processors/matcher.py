@@ -94,11 +94,16 @@ def _runs(days: Iterable[int], longest: int) -> list[list[int]]:
     return runs
 
 
-def _told(touch: Touch, own_hours: range) -> list[range]:
-    """Where to look for the case's own marks: each hour costs Redis a microsecond, a window has hundreds."""
+def _told(touch: Touch, own_hours: range, now_ms: int) -> list[range]:
+    """Where to look for the case's own marks: each hour costs Redis a microsecond, a window has hundreds.
+
+    Who told us read the index of the days up to tomorrow; a gateway whose clock is far ahead has later ones.
+    """
     if touch.hours is None:
         return [own_hours]
-    return [range(run[0], run[-1] + 1) for run in _runs(touch.hours.intersection(own_hours), len(own_hours))]
+    ahead = range(now_ms // (60 * MS_PER_MINUTE) + 1, own_hours.stop)
+    hours = touch.hours.union(ahead).intersection(own_hours)
+    return [range(run[0], run[-1] + 1) for run in _runs(hours, len(own_hours))]
 
 
 def _named(touch: Touch) -> list[Sequence[str] | None]:
@@ -232,7 +237,11 @@ class Matcher:
             days = set(days_changed(touch.minutes, own=touch.persons is None))
         if touch.minutes is None or venue is None:
             own_hours = self._own_hours(case)
-            whose = None if case.person is None else Reading(_told(touch, own_hours), [case.person])
+            whose = (
+                None
+                if case.person is None
+                else Reading(_told(touch, own_hours, self._clock_ms()), [case.person])
+            )
             first = await self._store.set_flag(
                 touch.venue, case, None, (), self._clock_ms(), reading=whose
             )  # (1)

@@ -24,7 +24,7 @@ from stream_processors.store import Store
 from stream_processors.touches import Touch
 from stream_processors.venues import Register
 from tests.lookups import oracle
-from tests.stream.harness import MINUTE, now_ms, person
+from tests.stream.harness import HOUR, MINUTE, now_ms, person
 
 pytestmark = pytest.mark.engines
 
@@ -176,3 +176,25 @@ async def _emptied(settings: Settings, story: Any) -> None:
         await redis.flushdb()
     await servers.aclose()
     await story
+
+
+def test_the_case_is_looked_for_where_it_was_told_and_in_days_that_the_index_was_not_asked_for() -> None:
+    now, window = now_ms(), range(now_ms() // HOUR - 300, now_ms() // HOUR + 100)
+    case = make_case(
+        case_id="k1",
+        version=1,
+        status="confirmed",
+        person=INDEX,
+        infectious_from=now - HOUR,
+        infectious_to=now,
+    )
+
+    def looked_at(hours: frozenset[int] | None) -> set[int]:
+        touch = Touch(PLACE.code, case, persons=None, hours=hours)
+        return {hour for stretch in matcher._told(touch, window, now) for hour in stretch}
+
+    ahead = set(range(now // HOUR + 1, window.stop))
+    assert looked_at(None) == set(window)
+    assert looked_at(frozenset()) == ahead
+    here = frozenset({window.start + 5, window.start + 6, window.start + 40})
+    assert looked_at(here | {window.start - 1}) == ahead | here
