@@ -287,8 +287,8 @@ class Touched(BaseModel):
 
     `persons`: whose marks changed; none when they are the case's own, or all is to be looked at.
     `minutes`: first and last changed mark; none when every date of the case at the venue is meant. `hours`:
-    hours since 1970 (UTC) beyond which the case's person had no marks there that nobody else tells of; none
-    when it is not known.
+    hours since 1970 (UTC) in which the case's person was scanned there; none: to be looked for in the whole
+    window. Whatever is scanned later is told by a touch of its own.
     """
 
     model_config = STRICT

@@ -236,15 +236,10 @@ class Matcher:
         if touch.minutes is not None:
             days = set(days_changed(touch.minutes, own=touch.persons is None))
         if touch.minutes is None or venue is None:
-            own_hours = self._own_hours(case)
-            whose = (
-                None
-                if case.person is None
-                else Reading(_told(touch, own_hours, self._clock_ms()), [case.person])
-            )
-            first = await self._store.set_flag(
-                touch.venue, case, None, (), self._clock_ms(), reading=whose
-            )  # (1)
+            own_hours, now_ms, whose = self._own_hours(case), self._clock_ms(), None
+            if case.person is not None:
+                whose = Reading(_told(touch, own_hours, now_ms), [case.person])
+            first = await self._store.set_flag(touch.venue, case, None, (), now_ms, reading=whose)  # (1)
             case = first.case
             news = await self._new_descendants(touch.venue, case)
             # once more, now that the flag is set: a scan that came before it has a registered venue
