@@ -23,7 +23,7 @@ from typing import Final
 
 from clickhouse_driver import Client
 from clickhouse_driver.errors import Error as ClickHouseError
-from confluent_kafka import KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaException, Message, TopicPartition
 from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
@@ -41,6 +41,7 @@ from producers.compacted import (
 from schemas import topics
 from schemas.erasure import HOUR_MS, Erased
 from schemas.events import FUTURE_TOLERANCE_MS, Case, Exposure
+from schemas.kafka import durable_producer
 from schemas.settings import Settings
 from schemas.topics import DAY_MS, SCANS_REJECTED, Topic
 from sinks.connection import connect as connect_archive
@@ -298,16 +299,8 @@ class _Erasing:
             if partition is not None and offset is not None:
                 after[partition] = max(after.get(partition, 0), offset + 1)
 
-        producer = Producer(
-            {
-                "bootstrap.servers": self._settings.kafka_address,
-                "enable.idempotence": True,
-                "acks": "all",
-                "partitioner": topics.PARTITIONER,
-                "delivery.timeout.ms": _DELIVERY_S * 1000,
-                "log_level": 0,
-            }
-        )
+        names = {self._settings.topic(topic) for topic, _, _ in records}
+        producer = durable_producer(self._settings.kafka_address, names, _DELIVERY_S, {"log_level": 0})
         for topic, key, value in records:
             producer.produce(self._settings.topic(topic), value, key, on_delivery=delivered)
         if producer.flush(_DELIVERY_S + 5) or problems:

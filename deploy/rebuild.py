@@ -295,7 +295,9 @@ class _Rebuild:
         settings = self._settings
         venues = VenueTable(settings.kafka_address, settings.topic(topics.VENUES))
         await asyncio.to_thread(venues.start)
-        producer = DurableProducer(settings.kafka_address)
+        producer = await asyncio.to_thread(
+            DurableProducer, settings.kafka_address, [settings.topic(topics.TOUCHED)]
+        )
         processor = Cases(
             store=self._store,
             venues=venues,

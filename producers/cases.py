@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Container, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, Message
 from pydantic import ValidationError
 
 from producers.compacted import Record, away, read_to_end
@@ -19,12 +18,12 @@ from schemas import topics
 from schemas.codes import ALPHABET
 from schemas.events import Case
 from schemas.json_text import constant_problem
+from schemas.kafka import durable_producer
 from schemas.problems import first_problem
 from schemas.settings import Settings
 
 # Long enough for a broker's restart; past it a person wants to be told rather than to wait.
 ACKNOWLEDGED_SECONDS: Final = 30.0
-CONNECTED_SECONDS: Final = 2.0  # a connection takes milliseconds; past it the record waits by itself
 _NEVER_REVISED: Final = ("case_id", "person", "venue")
 
 
@@ -139,22 +138,10 @@ def _send(settings: Settings, case: Case) -> None:
         if error is not None:
             problems.append(error)
 
-    producer = Producer(
-        {
-            "bootstrap.servers": settings.kafka_address,
-            "enable.idempotence": True,
-            "acks": "all",
-            "compression.type": "lz4",
-            "partitioner": topics.PARTITIONER,
-            "linger.ms": 0,
-            "delivery.timeout.ms": int(ACKNOWLEDGED_SECONDS * 1000),
-            "log_level": 0,
-        }
-    )
     topic = settings.topic(topics.CASES)
-    # a record that an idempotent client is given before it has a connection waits for 500 ms
-    with suppress(KafkaException):  # whether Kafka is away is said by what becomes of the record
-        producer.list_topics(topic, timeout=CONNECTED_SECONDS)
+    producer = durable_producer(
+        settings.kafka_address, [topic], ACKNOWLEDGED_SECONDS, {"linger.ms": 0, "log_level": 0}
+    )
     producer.produce(topic, case.to_json(), case.case_id.encode(), on_delivery=delivered)
     left = producer.flush(ACKNOWLEDGED_SECONDS + 5)
     if problems or left:

@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from schemas.events import MAX_SCANS_PER_RECORD
-from schemas.topics import PARTITIONER
+from schemas.kafka import connect, durable
 
 LINGER_S: Final = 0.02
 # A record must stay below the client's 1,000,000 bytes and the topic's 1 MiB, headers and all.
@@ -103,16 +103,11 @@ class Publisher:
         self._max_waiting = max_waiting
         self._max_waiting_bytes = max_waiting_bytes
         self._make_client = make_client
-        self._config = {
-            "bootstrap.servers": kafka,
-            "acks": "all",
-            "enable.idempotence": True,
-            "compression.type": "lz4",
-            "partitioner": PARTITIONER,
-            "linger.ms": 2,  # the scans have waited already
-            "delivery.timeout.ms": int(delivery_timeout_s * 1000),
-            "log_level": 2,
-        } | (settings or {})
+        self._config = (
+            durable(kafka, delivery_timeout_s)
+            | {"linger.ms": 2, "log_level": 2}  # the scans have waited already
+            | (settings or {})
+        )
         self._producer = make_client(self._config)
         self._changed = threading.Condition()
         self._open = _Batch()
@@ -245,6 +240,7 @@ class Publisher:
 
     def _send_loop(self) -> None:
         try:
+            connect(self._producer, [self._topic])  # the first scan does not wait for it
             while (batch := self._next()) is not None:
                 if batch.scans:
                     self._produce(batch)

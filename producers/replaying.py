@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 from pydantic import ValidationError
 
 from producers.compacted import read_to_end
 from producers.dead_letters import DeadLetter, Resend, incurable, resend
 from schemas import topics
 from schemas.events import Replayed
+from schemas.kafka import durable_producer
 from schemas.settings import Settings
 from schemas.topics import Topic
 
@@ -141,19 +142,16 @@ class Replay:
         self._reasons = reasons
         self._dry = dry
         self.outcome = Outcome()
-        self._producer = Producer(
+        self._producer = durable_producer(
+            settings.kafka_address,
+            [settings.topic(topics.SCANS)],  # where most go; one connection serves all
+            ACKNOWLEDGED_SECONDS,
             {
-                "bootstrap.servers": settings.kafka_address,
-                "acks": "all",
-                "enable.idempotence": True,
-                "compression.type": "lz4",
-                "partitioner": topics.PARTITIONER,
                 "linger.ms": 5,
-                "delivery.timeout.ms": int(ACKNOWLEDGED_SECONDS * 1000),
                 # the broker's bound decides, not the client's: what came in compressed may be larger
                 "message.max.bytes": 100_000_000,
                 "log_level": 0,
-            }
+            },
         )
 
     def run(self, letters: Iterable[DeadLetter], seen: Callable[[int], object]) -> None:

@@ -1,15 +1,20 @@
-"""What confluent-kafka gives, where it needs care; whether anybody listens where Kafka should be."""
+"""How we write to Kafka, what confluent-kafka gives where it needs care, whether anybody listens there."""
 
 from __future__ import annotations
 
 import errno
 import socket
 import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from operator import methodcaller
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from confluent_kafka import KafkaException, Producer
+
 from schemas.settings import Settings, where_to_look
+from schemas.topics import PARTITIONER
 
 _REFUSED_SECONDS: Final = 1.5
 _CONNECT_SECONDS: Final = 1.0
@@ -20,6 +25,45 @@ _NOBODY: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUN
 # Not a plain call: where a header's name is no UTF-8, the client (2.16) returns a list with holes and leaves
 # its error pending, to be raised by whatever comes next. A call from C raises it at once.
 _ASK: Final = methodcaller("headers")
+
+
+# A connection takes milliseconds. Past this whoever begins goes on without one: what becomes of its records
+# says whether Kafka is away.
+_CONNECTED_S: Final = 2.0
+
+
+def durable(address: str, timeout_s: float) -> dict[str, Any]:
+    """Settings of every producer of ours: a record that is acknowledged is on all replicas in sync, once; one
+    key has one partition, whoever writes it. Delivery gives up after `timeout_s`."""
+    return {
+        "bootstrap.servers": address,
+        "acks": "all",
+        "enable.idempotence": True,
+        "compression.type": "lz4",
+        "partitioner": PARTITIONER,
+        "delivery.timeout.ms": int(timeout_s * 1000),
+    }
+
+
+def connect(producer: Producer, topics: Iterable[str]) -> None:
+    """Let a new producer know the topics that it will write to.
+
+    A record that an idempotent client is given before it has a connection waits for 500 ms: it asks for its
+    number at once, finds no broker, and asks again after that.
+    """
+    with suppress(KafkaException):
+        for topic in topics:
+            producer.list_topics(topic, timeout=_CONNECTED_S)
+
+
+def durable_producer(
+    address: str, topics: Iterable[str], timeout_s: float, more: Mapping[str, Any] | None = None
+) -> Producer:
+    """A connected producer with `durable` settings, and `more`. Blocks for milliseconds, or for up to two
+    seconds a topic when nobody answers."""
+    producer = Producer(durable(address, timeout_s) | dict(more or {}))
+    connect(producer, topics)
+    return producer
 
 
 def headers_of(message: Any) -> list[tuple[str, bytes | None]]:

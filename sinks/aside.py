@@ -8,8 +8,9 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from schemas.events import REJECT_HEADERS
+from schemas.kafka import durable_producer
 from schemas.settings import Settings
-from schemas.topics import ARCHIVE_REJECTED, MOST_KEPT_BYTES, PARTITIONER
+from schemas.topics import ARCHIVE_REJECTED, MOST_KEPT_BYTES
 from sinks.connection import first_line
 from sinks.patience import ArchiveError
 from sinks.rows import Source
@@ -62,17 +63,12 @@ class Aside:
 
     def _connected(self) -> Producer:
         if self._producer is None:
-            self._producer = Producer(
-                {
-                    "bootstrap.servers": self._settings.kafka_address,
-                    "acks": "all",
-                    "enable.idempotence": True,
-                    "compression.type": "lz4",
-                    "partitioner": PARTITIONER,
-                    "delivery.timeout.ms": int(_DELIVERY_S * 1000),
-                    # the topic bounds a compressed batch, the client a value before it
-                    "message.max.bytes": 100_000_000,
-                }
+            self._producer = durable_producer(
+                self._settings.kafka_address,
+                [self._topic],
+                _DELIVERY_S,
+                # the topic bounds a compressed batch, the client a value before it
+                {"message.max.bytes": 100_000_000},
             )
         return self._producer
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import KafkaException, Message, Producer
 
-from schemas.topics import PARTITIONER
+from schemas.kafka import durable, durable_producer
 
 Headers = list[tuple[str, bytes]]
 
@@ -33,15 +33,9 @@ def _headers(record: Out) -> Any:
     return record.headers
 
 
-_COMMON: Final[dict[str, Any]] = {
-    "acks": "all",
-    "enable.idempotence": True,
-    "compression.type": "lz4",
-    "partitioner": PARTITIONER,
-    # Brokers bound a compressed batch, this client the value before it: a rejected record of many blanks
-    # came in, so it must get out again.
-    "message.max.bytes": 100_000_000,
-}
+# Brokers bound a compressed batch, this client the value before it: a rejected record of many blanks came in,
+# so it must get out again.
+_LARGE: Final[dict[str, Any]] = {"message.max.bytes": 100_000_000}
 
 
 class PublishError(RuntimeError):
@@ -51,20 +45,24 @@ class PublishError(RuntimeError):
 class DurableProducer:
     """Writes records and returns once Kafka has acknowledged them all.
 
+    `topics`: where the first records will go, or they wait (schemas/kafka.py). Beginning blocks for them.
     `linger_ms`: how long a record waits for company. Delivery gives up after `timeout_s`: longer than any
     broker restart, shorter than a person would wait before looking at a worker that does not move.
     """
 
-    def __init__(self, kafka: str, linger_ms: int = 0, timeout_s: float = 60.0) -> None:
-        self._producer = Producer(
-            _COMMON
-            | {
-                "bootstrap.servers": kafka,
+    def __init__(
+        self, kafka: str, topics: Iterable[str], linger_ms: int = 0, timeout_s: float = 60.0
+    ) -> None:
+        self._producer = durable_producer(
+            kafka,
+            topics,
+            timeout_s,
+            {
+                **_LARGE,
                 "linger.ms": linger_ms,
-                "delivery.timeout.ms": int(timeout_s * 1000),
                 # a full local queue must hold the worker back, not grow its memory
                 "queue.buffering.max.kbytes": 65_536,
-            }
+            },
         )
         self._running = True
         self._thread = threading.Thread(target=self._serve, name="deliveries", daemon=True)
@@ -134,14 +132,13 @@ class TransactionalProducer:
     def __init__(self, kafka: str, transactional_id: str, quiet: bool = False) -> None:
         self._id = transactional_id
         self._producer = Producer(
-            _COMMON
+            durable(kafka, timeout_s=30.0)
+            | _LARGE
             | {
-                "bootstrap.servers": kafka,
                 "linger.ms": 0,
                 "transactional.id": transactional_id,
                 # a crash in mid-transaction holds committed readers back until this, at the longest
                 "transaction.timeout.ms": 30_000,
-                "delivery.timeout.ms": 30_000,
             }
             | ({"log_level": 0} if quiet else {})
         )

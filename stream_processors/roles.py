@@ -76,7 +76,7 @@ def transactional_id(settings: Settings, partition: int) -> str:
 
 
 class _StoreRole(worker.Role):
-    """What the three roles share: the store, the register of venues, a producer."""
+    """What the three roles share: the store, and the register of venues."""
 
     def __init__(
         self,
@@ -109,10 +109,15 @@ class _StoreRole(worker.Role):
         )
         self._closing.push_async_callback(asyncio.to_thread, self._venues.stop)
         await asyncio.to_thread(self._venues.start)
-        self._producer = DurableProducer(settings.kafka_address)
-        self._closing.push_async_callback(asyncio.to_thread, self._producer.close)
         watch = asyncio.get_running_loop().create_task(self._follow(state.epoch))
         self._closing.callback(watch.cancel)  # else it would look at a closed connection
+
+    async def _producer_to(self, *written: topics.Topic) -> DurableProducer:
+        """A producer to these topics, closed with the role."""
+        names = [self._settings.topic(topic) for topic in written]
+        producer = await asyncio.to_thread(DurableProducer, self._settings.kafka_address, names)
+        self._closing.push_async_callback(asyncio.to_thread, producer.close)
+        return producer
 
     async def stop(self) -> None:
         await self._closing.aclose()
@@ -180,7 +185,7 @@ class IngestRole(_StoreRole):
         self._ingest = Ingest(
             store=self._store,
             venues=self._venues,
-            producer=self._producer,
+            producer=await self._producer_to(topics.VISITS, topics.TOUCHED, topics.SCANS_REJECTED),
             topics=IngestTopics(
                 scans=self.topic,
                 visits=settings.topic(topics.VISITS),
@@ -230,7 +235,7 @@ class CasesRole(_StoreRole):
         self._cases = Cases(
             store=self._store,
             venues=self._venues,
-            producer=self._producer,
+            producer=await self._producer_to(topics.TOUCHED, topics.CASES, topics.CASES_REJECTED),
             topics=CaseTopics(
                 cases=self.topic,
                 touched=settings.topic(topics.TOUCHED),

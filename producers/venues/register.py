@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from producers.compacted import away, check_somebody_listens, read_to_end
 from schemas import topics
 from schemas.events import Venue
+from schemas.kafka import durable_producer
 from schemas.settings import Settings
-from schemas.topics import PARTITIONER
 
 # Whoever waits at a terminal for the register should hear after this that Kafka is away.
 PATIENCE_S = 20.0
@@ -52,16 +52,8 @@ def publish_venues(settings: Settings, venues: Iterable[Venue]) -> int:
     """Write venues; the number written. Raises KafkaAwayError unless all were acknowledged."""
     check_somebody_listens(settings)
     failed: list[str] = []
-    producer = Producer(
-        {
-            "bootstrap.servers": settings.kafka_address,
-            "acks": "all",
-            "enable.idempotence": True,
-            "compression.type": "lz4",
-            "partitioner": PARTITIONER,
-            "delivery.timeout.ms": int(PATIENCE_S * 1000),
-            "log_level": 0,
-        }
+    producer = durable_producer(
+        settings.kafka_address, [settings.topic(topics.VENUES)], PATIENCE_S, {"log_level": 0}
     )
     count = 0
     for venue in venues:
