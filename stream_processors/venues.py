@@ -26,6 +26,7 @@ _PASSING: Final = frozenset(
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError._TRANSPORT,
         KafkaError._TIMED_OUT,
+        KafkaError._NOENT,  # so far the client knows no leader
     }
 )
 
@@ -129,6 +130,9 @@ def _passing(error: BaseException) -> bool:
     )
 
 
+# A broker that is there answers for its metadata in milliseconds; one that is not is asked again.
+_METADATA_S: Final = 2.0
+
 # A venue is new, or below another one than before: partition and offset of the record, and its code.
 Moved = Callable[[int, int, str], None]
 
@@ -201,7 +205,6 @@ class VenueTable:
     def _ends(self) -> dict[int, int]:
         asked = {TopicPartition(self._topic, partition): OffsetSpec.latest() for partition in self._next}  # type: ignore[no-untyped-call]
         patience = Retrying(
-            # a broker that was restarted: the client knows its new epoch only after an answer that fails
             retry=retry_if_exception(_passing),
             wait=wait_fixed(0.2),
             stop=stop_after_delay(self._timeout_s),
@@ -209,8 +212,14 @@ class VenueTable:
         )
 
         def ask() -> dict[int, int]:
-            answers = self._admin.list_offsets(asked, request_timeout=self._timeout_s)
-            return {partition.partition: answer.result().offset for partition, answer in answers.items()}
+            try:
+                answers = self._admin.list_offsets(asked, request_timeout=self._timeout_s)
+                return {partition.partition: answer.result().offset for partition, answer in answers.items()}
+            except KafkaException:
+                # After a broker's crash its leaders have a new epoch. This client (librdkafka 2.16) keeps the
+                # old one, however often that is refused, until it is asked for the topic.
+                self._admin.list_topics(self._topic, timeout=_METADATA_S)
+                raise
 
         try:
             return patience(ask)

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, cast
 
 import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deploy.local import engines as local
+from deploy.local.topics import TopicAdmin
+from producers.venues.register import publish_venues
+from schemas import topics
 from schemas.codes import new_code
 from schemas.departments import department_of
 from schemas.events import Venue
+from schemas.settings import Settings
 from stream_processors.ingest import Ingest
 from stream_processors.validation import Record
 from stream_processors.venues import Register, VenueTable
@@ -119,3 +126,31 @@ def test_a_venue_that_came_while_its_scans_were_judged_is_known() -> None:
     judged = asyncio.run(ingest._validated([Record(orjson.dumps({**scan, "scanned_at": now}), 0, now, ())]))
     assert not judged.rejected
     assert len(judged.scans) == 1
+
+
+def test_a_broker_that_was_killed_is_asked_for_the_end_of_the_register_again(tmp_path: Path) -> None:
+    """A scan of an unknown venue asks for it: without an answer the worker would end."""
+    port, controller = local.free_ports(2)
+    launch = local.kafka(tmp_path / "kafka", port, controller)
+    own = Settings(kafka=f"127.0.0.1:{port}")
+    with (tmp_path / "log").open("ab") as log:
+        process = local.start(launch, log)
+        table = None
+        try:
+            assert local.wait_until(launch.answers, 30) is None
+            TopicAdmin(own).apply()
+            publish_venues(own, [venue(_CODES[0], None)])
+            table = VenueTable(own.kafka_address, topics.VENUES.name, timeout_s=20)
+            table.start()
+            process.kill()
+            process.wait(10)
+            time.sleep(1)  # the broker that comes back is not taken for the one that went
+            process = local.start(launch, log)
+            assert local.wait_until(launch.answers, 30) is None
+            publish_venues(own, [venue(_CODES[1], None)])
+            assert asyncio.run(table.get(_CODES[1])) is not None
+            assert asyncio.run(table.get(_CODES[2])) is None
+        finally:
+            if table is not None:
+                table.stop()
+            local.end(process)
