@@ -21,7 +21,7 @@ from lookups.answers import (
     hexes,
     rows_as,
 )
-from lookups.meetings import NEVER, Met, contacts, first_of_each, meeting, nobody, together
+from lookups.meetings import NEVER, Met, Reached, contacts, first_of_each, meeting, nobody, together
 from lookups.presence import Numbers, Persons, Spans, changes
 from lookups.reading import Reader, dates
 from schemas.times import MS_PER_MINUTE, minute_of
@@ -67,8 +67,12 @@ class GroupLookups(Reader):
             asked = began < until
             if not asked.any():
                 break
+            # whoever is reached sooner in the last step has nobody left to hand on to
             codes, met = self._step(
-                Asked(sources[asked], began[asked], until[asked]), exposed, min_overlap, every_link
+                Asked(sources[asked], began[asked], until[asked]),
+                dict.fromkeys(exposed, 0) if degree == DEGREES else exposed,
+                min_overlap,
+                every_link,
             )
             sooner: dict[int, int] = {}
             for who, first in zip(met.person.tolist(), met.first.tolist(), strict=True):
@@ -95,9 +99,8 @@ class GroupLookups(Reader):
         there = self._presences_at(codes, places)
         reached = _Minutes.of(exposed, NEVER).at(there.person)
         since = asked.since[np.searchsorted(asked.person, places.person)]
-        # In a crowd most pairs are of two who were both exposed before: whoever was reached no later than a
-        # source began to hand on cannot be reached sooner by it.
-        found = contacts(there, places, min_overlap, reached, since)
+        # In a crowd most pairs are of two who were both exposed before, or would meet again on later days.
+        found = contacts(there, places, min_overlap, Reached(reached, since, not every_link))
         # Of a crowd of thousands every pair is a link: only the first ones are kept of each piece.
         parts = [met if every_link else first_of_each(met) for met in found]
         if not parts:

@@ -14,8 +14,9 @@ import numpy as np
 from lookups.presence import Flags, Numbers, Persons, Spans, changes, ordered, ranks
 from schemas.times import MINUTES_PER_DAY, OFFSET_MINUTES
 
-# Pairs that are in memory at once: of a crowd of 9,000 there are 81 million.
-_PAIRS: Final = 2_000_000
+# Pairs that are in memory at once: of a crowd of 9,000 there are 81 million. So few that their columns stay
+# in the processor's cache: with two million at a time a chain through a crowd takes half as long again.
+_PAIRS: Final = 1 << 16
 NEVER: Final = 1 << 40  # later than any minute
 
 
@@ -68,11 +69,7 @@ def meeting(spans: Spans, places: Spans) -> Iterator[Pairs]:
     """Every presence with every place that it meets; all of a venue and person comes in one piece."""
     order = ordered(places.venue, places.start)
     places = places.take(order)
-    base = int(min(places.start.min(initial=NEVER), spans.start.min(initial=NEVER)))
-    longest = int((places.end - places.start).max(initial=0))
-    key = (places.venue << 32) + (places.start - base)
-    low = np.searchsorted(key, (spans.venue << 32) + np.maximum(spans.start - base - longest, 0))
-    high = np.searchsorted(key, (spans.venue << 32) + (spans.end - base))
+    low, high = _near(spans, places)
     count = high - low
     for piece in _pieces(spans, count):
         many = count[piece]
@@ -82,6 +79,15 @@ def meeting(spans: Spans, places: Spans) -> Iterator[Pairs]:
         end = np.minimum(spans.end[own], places.end[other])
         real = np.flatnonzero(start < end)
         yield Pairs(own[real], order[other[real]], start[real], end[real])
+
+
+def _near(spans: Spans, places: Spans) -> tuple[Numbers, Numbers]:
+    """Of each presence, the places [low, high) that it may meet; `places`: by venue and start."""
+    base = int(min(places.start.min(initial=NEVER), spans.start.min(initial=NEVER)))
+    longest = int((places.end - places.start).max(initial=0))
+    key = (places.venue << 32) + (places.start - base)
+    low = np.searchsorted(key, (spans.venue << 32) + np.maximum(spans.start - base - longest, 0))
+    return low, np.searchsorted(key, (spans.venue << 32) + (spans.end - base))
 
 
 def _pieces(spans: Spans, count: Numbers) -> Iterator[slice]:
@@ -99,38 +105,93 @@ def _pieces(spans: Spans, count: Numbers) -> Iterator[slice]:
         start, done = int(ends[at]), int(total[at])
 
 
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Of a chain: when the person of each presence was reached (`reached`; NEVER: not yet), and from when on
+    the person of each place hands on (`since`). `first_only`: of a person only the first link is wanted."""
+
+    reached: Numbers
+    since: Numbers
+    first_only: bool
+
+    def can_matter(self, spans: Spans, places: Spans) -> Numbers:
+        """Presences near a place whose person hands on before theirs was reached."""
+        began = np.full(int(max(places.venue.max(initial=0), spans.venue.max(initial=0))) + 1, NEVER)
+        np.minimum.at(began, places.venue, self.since)
+        late = np.flatnonzero(self.reached > began[spans.venue])
+        low, high = _near(spans.take(late), places.take(ordered(places.venue, places.start)))
+        return late[low < high]
+
+    def until(self, spans: Spans, places: Spans, reached: Numbers, min_overlap: int) -> Numbers:
+        """From which minute on a meeting of each presence does not matter any more.
+
+        A date counts as a whole, so it is the end of the local day at which the person is reached by then.
+        """
+        known = reached.copy()
+        if self.first_only:
+            new = np.flatnonzero(known == NEVER)
+            people, who = np.unique(spans.person[new], return_inverse=True)
+            first = np.full(len(people), NEVER)
+            np.minimum.at(first, who, _surely(spans.take(new), places, min_overlap))
+            known[new] = first[who] + 1  # what comes in the same minute may be longer
+        days = (known - 1 + OFFSET_MINUTES) // MINUTES_PER_DAY + 1
+        until: Numbers = days * MINUTES_PER_DAY - OFFSET_MINUTES
+        return until
+
+
+def _surely(spans: Spans, places: Spans, min_overlap: int) -> Numbers:
+    """A minute at which each presence has begun to meet a place for long enough; NEVER where none is seen.
+
+    Whoever is there when a presence begins and stays longest, or else whoever comes next: no pairs are made.
+    """
+    found = np.full(len(spans), NEVER)
+    if not len(places):
+        return found
+    places = places.take(ordered(places.venue, places.start))
+    base = int(min(places.start.min(), spans.start.min(initial=NEVER)))
+    at = np.searchsorted(
+        (places.venue << 32) + (places.start - base), (spans.venue << 32) + (spans.start - base), side="right"
+    )
+    longest = np.maximum.accumulate((places.venue << 40) + places.end)  # of a venue's, those before included
+    for place, ends in ((at, places.end), (at - 1, longest & ((1 << 40) - 1))):
+        there = np.flatnonzero((place >= 0) & (place < len(places)))
+        there = there[places.venue[place[there]] == spans.venue[there]]
+        start = np.maximum(spans.start[there], places.start[place[there]])
+        together = np.minimum(spans.end[there], ends[place[there]]) - start
+        enough = together >= max(min_overlap, 1)
+        found[there[enough]] = start[enough]
+    return found
+
+
 def contacts(
     spans: Spans,
     places: Spans,
     min_overlap: int,
-    reached: Numbers | None = None,
-    since: Numbers | None = None,
+    chain: Reached | None = None,
 ) -> Iterator[Met]:
     """Who was at places, by the rule of an exposure, in pieces; nobody is a contact of themselves.
 
     The overlap is split at local midnight, and a date counts when its sum or one unsplit overlap that meets
-    it reaches `min_overlap`. With `reached` (a minute a span) and `since` (a minute a place) only those whose
-    person was reached after the place's person began: others it cannot reach sooner.
+    it reaches `min_overlap`. With `chain` only what can reach a person sooner; what cannot may be missing or
+    lack minutes.
     """
-    if reached is not None and since is not None:
-        began = np.full(int(max(places.venue.max(initial=0), spans.venue.max(initial=0))) + 1, NEVER)
-        np.minimum.at(began, places.venue, since)
-        late = np.flatnonzero(
-            reached > began[spans.venue]
-        )  # of a crowd hardly anybody: before pairs are made
-        spans, reached = spans.take(late), reached[late]
+    if chain is not None:
+        chosen = chain.can_matter(spans, places)  # of a crowd hardly anybody: before pairs are made
+        spans, reached = spans.take(chosen), chain.reached[chosen]
+        until = chain.until(spans, places, reached, min_overlap)
     # a number a source, and one a venue and person: their presences are next to each other
     sources, groups = ranks(places.person), np.zeros(len(spans), np.int64)
     groups[1:] = np.cumsum(changes(spans.venue, spans.person))
     for pairs in meeting(spans, places):
         source, person = places.person[pairs.place], spans.person[pairs.span]
-        chosen = source != person
-        if reached is not None and since is not None:
-            chosen &= reached[pairs.span] > since[pairs.place]
-        if not chosen.any():
+        wanted = source != person
+        if chain is not None:
+            wanted &= reached[pairs.span] > chain.since[pairs.place]
+            wanted &= pairs.start < until[pairs.span]
+        if not wanted.any():
             continue
-        start, end = pairs.start[chosen], pairs.end[chosen]
-        place, span = pairs.place[chosen], pairs.span[chosen]
+        start, end = pairs.start[wanted], pairs.end[wanted]
+        place, span = pairs.place[wanted], pairs.span[wanted]
         from_day = (start + OFFSET_MINUTES) // MINUTES_PER_DAY
         days = (end - 1 + OFFSET_MINUTES) // MINUTES_PER_DAY - from_day + 1
         part = np.repeat(np.arange(len(start)), days)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 from unittest import mock
 
+import hypothesis
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lookups import meetings
-from lookups.meetings import contacts, first_of_each, meeting, nobody, together
+from lookups.meetings import NEVER, Met, Reached, contacts, first_of_each, meeting, nobody, together
 from lookups.presence import Spans, ordered
 from tests.lookups import oracle
 
@@ -113,3 +114,70 @@ def test_order_of_columns_that_fit_into_one_number_and_that_do_not(some: list[tu
         np.zeros(0, np.int64)
     ] * 3
     assert [some[at] for at in ordered(*columns).tolist()] == sorted(some)
+
+
+MIDNIGHT = T + 1020
+
+
+def few_stays(persons: list[int]) -> st.SearchStrategy[list[tuple[int, int, int, int]]]:
+    """Of two local days, some from midnight on, and most too short for four hours together."""
+    start = st.integers(T, T + 3000) | st.sampled_from([MIDNIGHT, MIDNIGHT + 60, MIDNIGHT + 1440])
+    minutes = st.integers(1, 300) | st.integers(200, 1500)
+    return st.lists(st.tuples(st.integers(0, 1), st.sampled_from(persons), start, minutes), max_size=5)
+
+
+@hypothesis.settings(max_examples=600)
+@hypothesis.example(  # too short on the first day
+    [(0, LARGE, T, 30), (0, LARGE, MIDNIGHT + 60, 300)], [(0, 5, T, 2000)], {}, {}, 60, 2_000_000, True
+)
+@given(
+    few_stays([5, 6, LARGE, LARGE]),
+    few_stays([5, 6]),
+    st.dictionaries(st.sampled_from([5, 6, LARGE]), st.integers(T, T + 4000)),
+    st.dictionaries(st.sampled_from([5, 6, LARGE]), st.integers(T - 10, T + 3000)),
+    st.sampled_from([1, 60, 240]),
+    st.sampled_from([1, 2_000_000]),
+    st.booleans(),
+)
+def test_of_a_chain_only_what_cannot_reach_anybody_sooner_is_left_out(
+    some: list[tuple[int, int, int, int]],
+    others: list[tuple[int, int, int, int]],
+    reached: dict[int, int],
+    since: dict[int, int],
+    min_overlap: int,
+    at_once: int,
+    first_only: bool,
+) -> None:
+    spans, places = disjoint(some), disjoint(others)
+    # a source was reached itself, and is nowhere a source before that
+    since = {who: since.get(who, T - 10) for who in {row[1] for row in rows(places)}}
+    reached = {who: since.get(who, reached.get(who, NEVER)) for who in (5, 6, LARGE)}
+    began = np.array([since[row[1]] for row in rows(places)], np.int64)
+    places = places.clip(began, NEVER)
+    began = np.array([since[row[1]] for row in rows(places)], np.int64)
+    known = np.array([reached[row[1]] for row in rows(spans)], np.int64)
+    every = [
+        row
+        for row in met_rows(together([nobody(), *contacts(spans, places, min_overlap)]))
+        if row[FIRST] < reached[row[1]]
+    ]
+    with mock.patch.object(meetings, "_PAIRS", at_once):
+        pieces = list(contacts(spans, places, min_overlap, Reached(known, began, first_only)))
+    found = together([nobody(), *pieces])
+    sooner = [row for row in met_rows(found) if row[FIRST] < reached[row[1]]]
+    if first_only:
+        firsts: dict[int, Any] = {}
+        for row in sorted(every, key=lambda row: (row[FIRST], -row[4], row[0], row[2])):
+            firsts.setdefault(row[1], row)
+        met = [row for row in met_rows(first_of_each(found)) if row[FIRST] < reached[row[1]]]
+        assert met == [firsts[person] for person in sorted(firsts)]
+    else:
+        assert sorted(sooner) == sorted(every)
+
+
+FIRST = 5
+
+
+def met_rows(met: Met) -> list[Any]:
+    names = ("source", "person", "venue", "day", "minutes", "first", "last")
+    return list(zip(*(getattr(met, name).tolist() for name in names), strict=True))
