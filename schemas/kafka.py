@@ -103,7 +103,7 @@ def nobody_listens(address: str) -> bool:
 
 def _refuses(server: str) -> bool:
     try:
-        parts = urlsplit(server if "://" in server else f"//{server}")
+        parts = urlsplit(f"//{server}")
         place = parts.hostname or "", parts.port or _DEFAULT_PORT
     except ValueError:
         return False  # the client says what it thinks of it

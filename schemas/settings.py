@@ -18,6 +18,11 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Role = Literal["tracer", "department", "analyst", "auditor"]  # of whoever asks
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
+# librdkafka's and Faust's port is 9092 where none is given
+_KAFKA_SERVER: Final = re.compile(
+    r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?", re.ASCII
+)
+
 # what a setting in JSON has to look like
 _JSON_FORMS: Final = {
     "gateway_keys": 'JSON, device → API key, such as {"gate-1": "its secret"}',
@@ -132,6 +137,17 @@ class Settings(BaseSettings):
         if self.role == "department" and not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.department):
             raise ValueError("TRUYVET_DEPARTMENT: the role department needs it, a slug such as so-y-te")
         return self
+
+    @field_validator("kafka")
+    @classmethod
+    def _servers(cls, address: str) -> str:
+        # else found out only by a client that tries for seconds, and then says that no broker answers
+        servers = [server.strip() for server in address.split(",")] if address.strip() else []
+        for server in servers:
+            fits = _KAFKA_SERVER.fullmatch(server)
+            if not fits or not 1 <= int(fits["port"] or 9092) <= 65535:
+                raise ValueError("must be like host:port[,host:port], without kafka://, user or path")
+        return ",".join(servers)
 
     @field_validator("redis", "clickhouse")
     @classmethod

@@ -17,13 +17,13 @@ import orjson
 from pydantic import SecretStr
 
 from deploy.local.supervision import Folder
-from schemas.settings import Settings, load_settings
+from schemas.settings import Settings, SettingsError, load_settings
 
 _SECRETS: Final = ("TRUYVET_IDENTITY_KEY", "TRUYVET_GATEWAY_KEYS")
 
 
 class MemoryDamagedError(RuntimeError):
-    """run/stack.json cannot be read."""
+    """run/stack.json cannot be read, or holds what no longer is a setting."""
 
 
 class Remembered(TypedDict):
@@ -73,8 +73,12 @@ def read(folder: Folder) -> Remembered | None:
 
 
 def settings_of(data: Path) -> Settings | None:
-    """The settings with which a data folder's stack was brought up last, without its secrets."""
-    known = read(Folder(data.absolute()))
+    """The settings with which a data folder's stack was brought up last, without its secrets.
+
+    Raises MemoryDamagedError when they cannot be read, or are refused by now.
+    """
+    folder = Folder(data.absolute())
+    known = read(folder)
     if known is None:
         return None
     values = {name.removeprefix("TRUYVET_").lower(): text for name, text in known["environment"].items()}
@@ -85,7 +89,12 @@ def settings_of(data: Path) -> Settings | None:
         for name, field in Settings.model_fields.items()
         if name not in values
     }
-    return load_settings(**defaults, **values)
+    try:
+        return load_settings(**defaults, **values)
+    except SettingsError as error:  # an earlier version took it: its stack must still come down
+        raise MemoryDamagedError(
+            f"{folder.run / 'stack.json'}: {error}: run `truyvet down`, then `up`"
+        ) from None
 
 
 def write(folder: Folder, own: Mapping[str, str], roles: Sequence[str]) -> None:

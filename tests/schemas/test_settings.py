@@ -49,8 +49,36 @@ def test_a_cluster_is_named_by_some_of_its_nodes(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
+    ("value", "address"),
+    [
+        ("k1", "k1"),  # on Kafka's own port
+        ("kafka_1:9092", "kafka_1:9092"),
+        ("k1:9092, k2.example:9093", "k1:9092,k2.example:9093"),
+        ("[::1]:9092,[fe80::1]", "[::1]:9092,[fe80::1]"),
+        (" ", "127.0.0.1:19092"),
+    ],
+)
+def test_an_address_of_kafka_in_each_of_its_forms(
+    monkeypatch: pytest.MonkeyPatch, value: str, address: str
+) -> None:
+    monkeypatch.setenv("TRUYVET_KAFKA", value)
+    assert load_settings().kafka_address == address
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("KAFKA", "kafka://localhost:1"),
+        ("KAFKA", "k1:9092,PLAINTEXT://k2:9092"),
+        ("KAFKA", "k1:9092/"),
+        ("KAFKA", "k1:9092,"),
+        ("KAFKA", "k1:9092 k2:9092"),
+        ("KAFKA", "k1:0"),
+        ("KAFKA", "k1:65536"),
+        ("KAFKA", "k1:"),
+        ("KAFKA", ":9092"),
+        ("KAFKA", "::1:9092"),
+        ("KAFKA", "me:secret@k1:9092"),
         ("KAFKA_PORT", "0"),
         ("GATEWAY_PORT", "http"),
         ("RETENTION_DAYS", "0"),
@@ -89,6 +117,8 @@ def test_what_is_wanted_instead_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     keys = said("GATEWAY_KEYS", "hunter2")
     assert 'write JSON, device → API key, such as {"gate-1": "its secret"}' in keys and "hunter2" not in keys
     assert 'such as {"scans": 12}' in said("PARTITIONS", '{"scans":')
+    kafka = "TRUYVET_KAFKA: must be like host:port[,host:port], without kafka://, user or path"
+    assert said("KAFKA", "kafka://me:secret@k1:1") == kafka
     assert said("ROLE", "boss") == (
         "TRUYVET_ROLE: 'boss' is no role: there are tracer, department, analyst, auditor"
     )
