@@ -12,9 +12,10 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from schemas.topics import Topic
+from schemas.topics import TOPICS, Topic
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+Count = Annotated[int, Field(ge=1)]
 Role = Literal["tracer", "department", "analyst", "auditor"]  # of whoever asks
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
@@ -74,7 +75,7 @@ class Settings(BaseSettings):
     # of the scans of a minute: more of them rejected than this is an alarm; 1: never
     poison_share: Annotated[float, Field(gt=0, le=1)] = 0.2
     replication: Annotated[int, Field(ge=1, le=7)] = 1
-    partitions: Annotated[dict[str, int], NoDecode] = {}  # by topic, where it differs from the declaration
+    partitions: Annotated[dict[str, Count], NoDecode] = {}  # by topic, where it differs from the declaration
     topic_prefix: str = ""  # before every topic and group name, where several installations share a cluster
 
     role: Role = "tracer"  # of whoever asks: docs/PRIVACY.md
@@ -111,6 +112,14 @@ class Settings(BaseSettings):
         if wrong := [name for name in keys if not 1 <= len(name) <= 64]:
             raise ValueError(f"a device's name has 1 to 64 characters, not {len(wrong[0])}")
         return keys
+
+    @field_validator("partitions")
+    @classmethod
+    def _topics_there_are(cls, partitions: dict[str, int]) -> dict[str, int]:
+        # here and not where topics are made: by then the servers of a stack are up with this setting
+        if wrong := [repr(name) for name in partitions if name not in TOPICS]:
+            raise ValueError(f"{', '.join(wrong)} is no topic (there are {', '.join(TOPICS)})")
+        return partitions
 
     @field_validator("identity_key")
     @classmethod

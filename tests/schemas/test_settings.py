@@ -97,6 +97,8 @@ def test_an_address_of_kafka_in_each_of_its_forms(
         ("GATEWAY_KEYS", "[1]"),
         ("GATEWAY_KEYS", '{"gate": 5}'),
         ("PARTITIONS", '{"scans": "many"}'),
+        ("PARTITIONS", '{"scans": 0}'),
+        ("PARTITIONS", '{"scnas": 8}'),
         ("ROLE", "boss"),
     ],
 )
@@ -117,6 +119,8 @@ def test_what_is_wanted_instead_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     keys = said("GATEWAY_KEYS", "hunter2")
     assert 'write JSON, device → API key, such as {"gate-1": "its secret"}' in keys and "hunter2" not in keys
     assert 'such as {"scans": 12}' in said("PARTITIONS", '{"scans":')
+    partitions = said("PARTITIONS", '{"scnas": 8, "scans": 4}')
+    assert partitions.startswith("TRUYVET_PARTITIONS: 'scnas' is no topic (there are scans, ")
     kafka = "TRUYVET_KAFKA: must be like host:port[,host:port], without kafka://, user or path"
     assert said("KAFKA", "kafka://me:secret@k1:1") == kafka
     assert said("ROLE", "boss") == (

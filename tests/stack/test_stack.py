@@ -243,6 +243,27 @@ def test_the_folder_is_enough_for_status_logs_and_down(
     assert orjson.loads(ended.stdout)["up"] is False
 
 
+def test_a_wrong_setting_is_found_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRUYVET_PARTITIONS", '{"scnas": 8}')
+    data = tmp_path / "data"
+    refused = CliRunner().invoke(cli.commands, ["up", "--data", str(data)])
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "TRUYVET_PARTITIONS: 'scnas' is no topic" in refused.stderr
+    assert not data.exists()
+
+
+def test_a_stack_comes_down_although_a_setting_of_its_is_refused_by_now(make_stack: MakeStack) -> None:
+    stack = make_stack()
+    stack.up(roles=["gateway"])
+    memory.write(stack.folder, {"TRUYVET_PARTITIONS": '{"scnas": 8}'}, ["gateway"])
+    ended = CliRunner().invoke(cli.commands, ["down", "--data", str(stack.settings.data)])
+    assert ended.exit_code == 0, ended.output
+    assert "'scnas'" in ended.stderr and "run `truyvet down`, then `up`" in ended.stderr
+    assert not stack.supervisor.up()
+
+
 def test_in_another_folder_the_stack_on_the_ports_is_named(
     make_stack: MakeStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,12 +97,6 @@ def test_more_copies_than_brokers_is_explained(settings: Settings) -> None:
         apply(three)
 
 
-@pytest.mark.parametrize("override", [{"scan": 4}, {"scans": 0}])
-def test_a_wrong_override_is_refused_before_any_change(override: dict[str, int]) -> None:
-    with pytest.raises(TopicsError, match="TRUYVET_PARTITIONS"):
-        wanted(Settings(partitions=override))
-
-
 def test_kafka_away_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     (port,) = local.free_ports(1)
     with pytest.raises(KafkaAwayError, match=rf"127.0.0.1:{port}: .*truyvet up.*TRUYVET_KAFKA"):
