@@ -38,7 +38,7 @@ BODY_TIMEOUT_S: Final = 20.0
 Headers = Sequence[tuple[bytes, bytes]]
 
 # As ingest calls them.
-_VERDICTS: Final = ("accepted", "invalid", "too_old", "in_future")
+_VERDICTS: Final = ("accepted", "malformed", "invalid", "too_old", "in_future")
 
 _KEY: Final = APIKeyHeader(
     name="X-Api-Key", auto_error=False, description="The key of the device (TRUYVET_GATEWAY_KEYS)"

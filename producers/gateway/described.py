@@ -16,7 +16,7 @@ class ScanResult(BaseModel):
     index: int = Field(description="Place in the posted array; 0 for a single scan")
     scan_id: str | None = Field(default=None, description="As posted or given; absent when that was no id")
     accepted: bool
-    reason: Literal["invalid", "too_old", "in_future"] | None = Field(
+    reason: Literal["malformed", "invalid", "too_old", "in_future"] | None = Field(
         default=None, description="Why it is refused, in the words of the topic scans.rejected"
     )
     field: str | None = Field(default=None, description="The field that is wrong; the first of several")
@@ -82,12 +82,15 @@ ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
         "Some scans are bad; the good ones are in",
         {"accepted": 1, "refused": 1, "results": [_IN, {"index": 1} | _BAD]},
     ),
-    400: _refusal("The body is not JSON", "the body is not JSON (line 1, column 2: unexpected end of data)"),
+    400: _refusal(
+        "The body is not JSON, or holds no scan",
+        "the body is not JSON (line 1, column 2: unexpected end of data)",
+    ),
     401: _refusal("No key of a known device", "X-Api-Key is missing or of no known device"),
     408: _refusal("The body came too slowly", "the body did not arrive within 20 s: post it again"),
     413: _refusal("Too many scans or bytes", "at most 1000 scans a request; this one has 1001"),
     422: _described(
-        PostAnswer | ErrorAnswer,
+        PostAnswer,
         "No scan is good",
         {"accepted": 0, "refused": 1, "results": [{"index": 0} | _BAD]},
     ),

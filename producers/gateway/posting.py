@@ -76,10 +76,11 @@ def parse_body(body: bytes) -> tuple[list[Any], bool]:
         raise BodyError(400, f"the body is not JSON ({place}: {error.msg})") from None
     if isinstance(value, dict):
         return [value], False
+    # no scan to judge, as in what is no JSON: a 422 always has a result for each scan
     if not isinstance(value, list):
-        raise BodyError(422, "the body must be a scan (an object) or an array of scans")
+        raise BodyError(400, "the body must be a scan (an object) or an array of scans")
     if not value:
-        raise BodyError(422, "the array has no scans")
+        raise BodyError(400, "the array has no scans")
     if len(value) > MAX_SCANS_PER_RECORD:
         raise BodyError(413, f"at most {MAX_SCANS_PER_RECORD} scans a request; this one has {len(value)}")
     return value, True
@@ -95,7 +96,7 @@ def read_posting(body: bytes, posted: Posted) -> Posting:
         try:
             ready.append((index, _prepared(item, posted)))
         except _FieldError as error:
-            problems.append(Problem(index, error.field, str(error), _named(item)))
+            problems.append(Problem(index, error.field, str(error), _named(item), error.reason))
     encoded = [orjson.dumps(scan) for _, scan in ready]
     try:
         # as JSON, so that the rules are those of the topic, to the letter; all at once, which costs least
@@ -146,15 +147,16 @@ def _named(item: Any) -> str | None:
 
 
 class _FieldError(ValueError):
-    def __init__(self, field_name: str, message: str) -> None:
+    def __init__(self, field_name: str, message: str, reason: RejectReason = "invalid") -> None:
         super().__init__(message)
         self.field = field_name
+        self.reason = reason
 
 
 def _prepared(item: Any, posted: Posted) -> dict[str, Any]:
     """A scan as it goes to the topic, not yet judged by the topic's rules. Raises _FieldError."""
     if not isinstance(item, dict):
-        raise _FieldError("", "a scan is an object")
+        raise _FieldError("", "a scan is an object", "malformed")
     named = "person" in item or "identity" in item
     if not (named and "venue" in item and "scanned_at" in item):
         missing = [name for name in ("venue", "scanned_at") if name not in item]

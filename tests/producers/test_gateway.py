@@ -102,13 +102,15 @@ def test_one_and_many_and_mixed(gateway: tuple[FastAPI, Settings]) -> None:
     mixed = call(app, [scan(), scan(person="no"), scan(scanned_at="5"), 7, scan(venue="CCCC1")])
     assert mixed.status_code == 207
     results = mixed.json()["results"]
-    assert [(result["index"], result["accepted"], result.get("field")) for result in results] == [
-        (0, True, None),
-        (1, False, "person"),
-        (2, False, "scanned_at"),
-        (3, False, None),
-        (4, False, "venue"),
+    assert [(result["index"], result.get("reason"), result.get("field")) for result in results] == [
+        (0, None, None),
+        (1, "invalid", "person"),
+        (2, "invalid", "scanned_at"),
+        (3, "malformed", None),
+        (4, "invalid", "venue"),
     ]
+    assert [result["accepted"] for result in results] == [True] + [False] * 4
+    assert 'truyvet_gateway_scans_total{verdict="malformed"} 1.0' in get(app, "/metrics").text
     none = call(app, [scan(person="no")])
     assert (none.status_code, none.json()["refused"]) == (422, 1)
     ids, _ = read(settings, 3)
@@ -236,8 +238,8 @@ def test_refusals_of_the_whole_request(gateway: tuple[FastAPI, Settings]) -> Non
     assert call(app, scan(), key="wrong").status_code == 401
     assert call(app, b"{").status_code == 400
     assert call(app, b"[" * 100_000).status_code == 400
-    assert call(app, b"7").status_code == 422
-    assert call(app, []).status_code == 422
+    assert call(app, b"7").status_code == 400
+    assert (call(app, []).status_code, call(app, []).json()) == (400, {"error": "the array has no scans"})
     assert call(app, [scan()] * 1001).status_code == 413
     assert call(app, b" " * 200_001).status_code == 413
 
@@ -331,13 +333,30 @@ bodies = st.one_of(
 )
 
 
+@pytest.mark.parametrize("body", [b"{", b"7", b'"text"', b"[]", b"null"])
+def test_a_body_without_a_scan_is_refused_as_a_whole_where_ingest_says_malformed(body: bytes) -> None:
+    with pytest.raises(BodyError) as error:
+        read_posting(body, posted_at(NOW))
+    assert error.value.status == 400
+    (verdict,) = validate([Record(body, 0, NOW)], dict.fromkeys, RETENTION).rejected
+    assert verdict.reason == "malformed"
+
+
+@pytest.mark.parametrize("odd", [5, None, "text", [], [{}], True])
+def test_the_gateway_and_ingest_agree_about_what_is_no_object(odd: Any) -> None:
+    body = orjson.dumps([scan(), odd, {}])
+    told = [(each.index, each.reason) for each in read_posting(body, posted_at(NOW)).problems]
+    verdicts = validate([Record(body, 0, NOW)], dict.fromkeys, RETENTION).rejected
+    assert told == [(each.index, each.reason) for each in verdicts] == [(1, "malformed"), (2, "invalid")]
+
+
 @given(bodies)
 def test_no_body_breaks_the_gateway_and_what_is_accepted_is_valid(body: bytes) -> None:
     posted = posted_at(NOW)
     try:
         posting = read_posting(body, posted)
     except BodyError as error:
-        assert error.status in {400, 413, 422}
+        assert error.status in {400, 413}
         return
     assert len(posting.accepted) + len(posting.problems) == posting.total
     for encoded in posting.scans:
