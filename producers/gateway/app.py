@@ -34,6 +34,8 @@ RETRY_AFTER_S: Final = 5
 READY_TIMEOUT_S: Final = 2.0
 # A device that stops in mid-body must not hold a connection and its memory for ever.
 BODY_TIMEOUT_S: Final = 20.0
+# Of a header that is told back.
+_MOST_TOLD: Final = 40
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -107,6 +109,12 @@ def _header(headers: Headers, name: bytes) -> bytes | None:
         if known == name:
             return value
     return None
+
+
+def _encoding(headers: Headers) -> str | None:
+    """What the body is encoded with, such as gzip; None when it comes as it is."""
+    named = (_header(headers, b"content-encoding") or b"").decode("latin-1").strip()
+    return None if named.lower() in {"", "identity"} else named
 
 
 def _answer(posting: Posting) -> _Answer:
@@ -202,6 +210,9 @@ def create_app(settings: Settings, publisher: Publisher, clock_ms: Callable[[], 
         device = device_of(_header(headers, b"x-api-key"))
         if device is None:
             return _refusal(401, "X-Api-Key is missing or of no known device (TRUYVET_GATEWAY_KEYS)")
+        if (encoding := _encoding(headers)) is not None:
+            said = f"Content-Encoding is {encoding[:_MOST_TOLD]}: post the body uncompressed"
+            return _refusal(415, said, (b"accept-encoding", b"identity"))
         try:
             body = await _read_body(headers, receive, settings.gateway_max_body)
             posting = read_posting(body, Posted(device, clock_ms(), identity_key, _new_scan_id, retention_ms))

@@ -89,6 +89,11 @@ ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     401: _refusal("No key of a known device", "X-Api-Key is missing or of no known device"),
     408: _refusal("The body came too slowly", "the body did not arrive within 20 s: post it again"),
     413: _refusal("Too many scans or bytes", "at most 1000 scans a request; this one has 1001"),
+    415: _refusal(
+        "The body is compressed",
+        "Content-Encoding is gzip: post the body uncompressed",
+        {"Accept-Encoding": {"schema": {"type": "string"}, "description": "identity"}},
+    ),
     422: _described(
         PostAnswer,
         "No scan is good",

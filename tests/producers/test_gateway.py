@@ -252,6 +252,26 @@ def test_refusals_of_the_whole_request(gateway: tuple[FastAPI, Settings]) -> Non
 
 
 @pytest.mark.engines
+def test_a_compressed_body_is_refused_before_it_is_read(gateway: tuple[FastAPI, Settings]) -> None:
+    app, _ = gateway
+    read_so_far: list[bytes] = []
+
+    async def zipped() -> AsyncIterator[bytes]:
+        read_so_far.append(b"\x1f\x8b")
+        yield b"\x1f\x8b"
+
+    refused = call(app, zipped(), **{"Content-Encoding": "gzip"})
+    assert (refused.status_code, refused.headers["Accept-Encoding"]) == (415, "identity")
+    assert read_so_far == []
+    assert refused.json() == {"error": "Content-Encoding is gzip: post the body uncompressed"}
+    assert call(app, [scan()], key=None, **{"Content-Encoding": "gzip"}).status_code == 401
+    long = call(app, b"", **{"Content-Encoding": "gzip, " * 1000})
+    assert (long.status_code, len(long.content) < 200) == (415, True)
+    for none in ("identity", "Identity", ""):
+        assert call(app, scan(), **{"Content-Encoding": none}).status_code == 202
+
+
+@pytest.mark.engines
 def test_a_body_that_stops_half_way(
     gateway: tuple[FastAPI, Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,7 +293,7 @@ def test_probes_metrics_and_openapi(gateway: tuple[FastAPI, Settings]) -> None:
     assert get(app, "/readyz").status_code == 200
     assert 'truyvet_gateway_scans_total{verdict="accepted"} 1.0' in get(app, "/metrics").text
     described = get(app, "/openapi.json").json()["paths"]["/v1/scans"]["post"]
-    assert {"202", "207", "400", "401", "408", "413", "422", "503"} <= set(described["responses"])
+    assert {"202", "207", "400", "401", "408", "413", "415", "422", "503"} <= set(described["responses"])
     assert all("example" in each["content"]["application/json"] for each in described["responses"].values())
     content = described["requestBody"]["content"]["application/json"]
     for example in content["examples"].values():
