@@ -65,6 +65,7 @@ def _assemble(asked: str | None) -> typer.Typer:
         ] = False,
     ) -> None:
         # a callback keeps the name of a single command: typer would drop it
+        _warn_of_unknown_variables()
         _gate(os.environ.get("TRUYVET_ROLE") or "tracer", context.invoked_subcommand or "")
 
     return app
@@ -74,6 +75,13 @@ def _say_version(wanted: bool) -> None:
     if wanted:
         sys.stdout.write(f"truyvet {metadata.version('truyvet')}\n")
         raise typer.Exit
+
+
+def _warn_of_unknown_variables() -> None:
+    """On stderr, a line each; not an error, since another version may know them."""
+    if names := [name for name in os.environ if name.upper().startswith("TRUYVET_")]:
+        for line in importlib.import_module("schemas.settings").unknown_variables(names):
+            sys.stderr.write(f"! {line}\n")
 
 
 def _gate(role: str, command: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -18,6 +20,10 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 Role = Literal["tracer", "department", "analyst", "auditor"]  # of whoever asks
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
+
+# of the environment, and no settings: an option of lookups, the mark of a stack's processes, the embedded
+# ClickHouse engine's
+_NO_SETTINGS: Final = frozenset({"PURPOSE", "STACK_DATA", "CLICKHOUSE_PASSWORD"})
 
 # librdkafka's and Faust's port is 9092 where none is given
 _KAFKA_SERVER: Final = re.compile(
@@ -221,6 +227,20 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         lines = [_problem(problem) for problem in error.errors(include_url=False)]
         raise SettingsError("\n".join(dict.fromkeys(lines))) from None
+
+
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """A line for each variable of the environment that looks like a setting and is none."""
+    known = {name.upper() for name in Settings.model_fields} | _NO_SETTINGS
+    lines = []
+    for variable in sorted(names):
+        prefix, _, name = variable.upper().partition("_")
+        if prefix != "TRUYVET" or name in known:
+            continue
+        near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.7)
+        advice = f"did you mean TRUYVET_{near[0]}?" if near else "docs/OPERATING.md has all settings"
+        lines.append(f"{variable} is no setting and does nothing: {advice}")
+    return lines
 
 
 def _problem(problem: ErrorDetails) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from typer.testing import CliRunner
 
@@ -76,3 +78,15 @@ def test_the_version_is_said() -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"truyvet {metadata.version('truyvet')}\n"
+
+
+def test_a_mistyped_variable_is_told_once_on_stderr_and_is_no_error(tmp_path: Path) -> None:
+    call = [sys.executable, "-m", "truyvet", "schemas", "export", str(tmp_path), "--json"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TRUYVET_")}
+    env |= {"TRUYVET_GATEWAY_KEY": "hunter2", "TRUYVET_DATA": "data", "TRUYVET_PURPOSE": "c-1"}
+    done = subprocess.run(
+        call, capture_output=True, text=True, cwd=Path(__file__).parents[2], env=env, timeout=60, check=False
+    )
+    told = "! TRUYVET_GATEWAY_KEY is no setting and does nothing: did you mean TRUYVET_GATEWAY_KEYS?"
+    assert (done.returncode, done.stderr.splitlines()) == (0, [told])
+    assert orjson.loads(done.stdout)

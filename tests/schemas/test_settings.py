@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 
 from schemas import topics
-from schemas.settings import SettingsError, load_settings, redis_cluster
+from schemas.settings import Settings, SettingsError, load_settings, redis_cluster, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -155,3 +157,28 @@ def test_a_device_whose_name_fits_no_scan_is_refused_at_start() -> None:
     with pytest.raises(SettingsError, match="TRUYVET_GATEWAY_KEYS"):
         load_settings(gateway_keys={"d" * 65: "key"})
     assert load_settings(gateway_keys={"d" * 64: "key"}).gateway_keys
+
+
+@pytest.mark.parametrize(
+    ("variable", "near"),
+    [
+        ("TRUYVET_GATEWAY_KEY", "did you mean TRUYVET_GATEWAY_KEYS?"),
+        ("TRUYVET_ROEL", "did you mean TRUYVET_ROLE?"),
+        ("TRUYVET_PORPOSE", "did you mean TRUYVET_PURPOSE?"),
+        ("truyvet_kafak", "did you mean TRUYVET_KAFKA?"),
+        ("TRUYVET_COLOUR", "docs/OPERATING.md has all settings"),
+        ("TRUYVET_", "docs/OPERATING.md has all settings"),
+    ],
+)
+def test_a_variable_that_no_setting_has_is_named_with_the_nearest(variable: str, near: str) -> None:
+    assert unknown_variables(["PATH", variable]) == [f"{variable} is no setting and does nothing: {near}"]
+
+
+def test_every_variable_that_code_and_documents_name_is_known() -> None:
+    root = Path(__file__).parents[2]
+    folders = ("deploy", "producers", "stream_processors", "sinks", "lookups", "schemas", "docs")
+    files = [file for folder in folders for kind in ("*.py", "*.md") for file in (root / folder).rglob(kind)]
+    named = {name for file in files for name in re.findall(r"TRUYVET_[A-Z_]*[A-Z]", file.read_text())}
+    settings = {f"TRUYVET_{name.upper()}" for name in Settings.model_fields}
+    assert named - settings == {"TRUYVET_PURPOSE", "TRUYVET_STACK_DATA", "TRUYVET_CLICKHOUSE_PASSWORD"}
+    assert unknown_variables([*named, *settings, "truyvet_kafka", "TRUYVETTING", "HOME"]) == []
