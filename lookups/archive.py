@@ -26,7 +26,7 @@ from lookups.answers import (
     hexes,
     rows_as,
 )
-from lookups.asking import incomplete, unknown_venue
+from lookups.asking import incomplete, unknown_venue, withdrawn_case
 from lookups.meetings import contacts, together
 from lookups.presence import Persons, Rows, Spans, changes, live_marks, presences
 from lookups.reading import Reader, dates
@@ -50,7 +50,7 @@ WHERE status = 'exposed'
 ORDER BY first, venue, person
 """
 
-_IS_CASE: Final = "SELECT count() FROM cases_current WHERE case_id = %(case)s"
+_STATUS: Final = "SELECT status FROM cases_current WHERE case_id = %(case)s"
 
 
 class Lookups(Reader):
@@ -145,10 +145,14 @@ class Lookups(Reader):
     def contacts_of_case(self, case_id: str) -> list[Contact]:
         """The exposures of a case that stand: of each the highest version, if it is not withdrawn.
 
-        Raises UnknownCaseError.
+        Raises UnknownCaseError; WrongSubjectError for a withdrawn case: "nobody" would be read as an answer.
         """
-        rows = list(self._ask("case", _EXPOSED, None, {"case": case_id}, case=case_id))
-        if not rows and not self._execute(_IS_CASE, {"case": case_id})[0][0]:
+        status = [row[0] for row in self._ask("case", _STATUS, None, {"case": case_id}, case=case_id)]
+        if "withdrawn" in status:
+            raise withdrawn_case(case_id)
+        # exposures may be in the archive before their case is
+        rows = list(self._rows(_EXPOSED, {"case": case_id}))
+        if not rows and not status:
             raise UnknownCaseError(f"the archive knows no case {case_id!r}: truyvet cases list shows all")
         return [Contact(_hex(row[0]), _place(row[1], row[2:6]), *row[6:10]) for row in rows]
 

@@ -17,6 +17,7 @@ from lookups.answers import (
     UnknownVenueError,
     Window,
     WrongAccessError,
+    WrongSubjectError,
 )
 
 _AUDIT: Final = "INSERT INTO lookup_audit (asked_at, asker, question, arguments) VALUES"
@@ -107,6 +108,14 @@ def unknown_venue(codes: Sequence[str]) -> UnknownVenueError:
     return UnknownVenueError(
         f"the archive knows no venue {', '.join(codes)}: compare the code with the poster;"
         " truyvet venues list shows all"
+    )
+
+
+def withdrawn_case(case_id: str) -> WrongSubjectError:
+    """The error of a case that is withdrawn: whoever asks about it is told the same everywhere."""
+    return WrongSubjectError(
+        f"case {case_id} is withdrawn: confirm it again with truyvet cases update {case_id} --reinstate,"
+        " or truyvet trace chain about a person and a window"
     )
 
 

@@ -7,10 +7,12 @@ import io
 import json
 from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from deploy.cli import report
 from deploy.cli.trace import commands
 from schemas.codes import check_character
 from schemas.settings import Settings
@@ -122,6 +124,29 @@ def test_contacts_of_a_case(filled: World, code: str) -> None:
     unknown = trace("contacts", "--case", "c-9")
     assert unknown.exit_code == 1
     assert "c-9" in unknown.output
+
+
+def test_a_withdrawn_case_is_refused_in_the_same_words_by_every_command(
+    filled: World, tmp_path: Path
+) -> None:
+    columns = "case_id, version, topic, status, person, window_start, window_end, min_overlap"
+    row = (
+        "c-7",
+        2,
+        "cases",
+        "withdrawn",
+        int(CASE, 16),
+        EIGHT * MS_PER_MINUTE,
+        (EIGHT + 60) * MS_PER_MINUTE,
+        1,
+    )
+    filled.client.execute(f"INSERT INTO cases ({columns}) VALUES", [row])
+    report_words = ["--case", "c-7", "--out", str(tmp_path / "c-7.pdf")]
+    results = [trace("contacts", "--case", "c-7"), trace("contacts", "--case", "c-7", "--json")]
+    results += [trace("chain", "--case", "c-7"), runner.invoke(report.commands, report_words)]
+    assert {(each.exit_code, each.stdout) for each in results} == {(1, "")}
+    (told,) = {each.stderr for each in results}
+    assert told.startswith("✗ case c-7 is withdrawn: confirm it again with truyvet cases update c-7")
 
 
 @pytest.mark.parametrize(
