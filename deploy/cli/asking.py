@@ -24,7 +24,7 @@ from lookups.archive import Lookups
 from lookups.asking import Asker
 from lookups.groups import GroupLookups
 from schemas.settings import load_settings
-from schemas.times import format_time, parse_time
+from schemas.times import MS_PER_MINUTE, format_time, minute_of, parse_time
 from schemas.topics import DAY_MS
 
 _DEFAULT_DAYS: Final = 14
@@ -39,7 +39,9 @@ FromOption = Annotated[
 ]
 ToOption = Annotated[
     str | None,
-    typer.Option("--to", help="ISO 8601; not included; 14 days later or now if left out."),
+    typer.Option(
+        "--to", help="ISO 8601; not included; 14 days later, or the end of this minute, if left out."
+    ),
 ]
 OutOption = Annotated[
     Path | None,
@@ -129,7 +131,8 @@ def parsed(parse: Callable[[str], T], text: str) -> T:
 
 def window_of(start: str | None, end: str | None) -> Window:
     """The window of --from and --to."""
-    now, length = clock_ms(), _DEFAULT_DAYS * DAY_MS
+    # a window ends before its last minute: whoever was scanned a moment ago must be found
+    now, length = (minute_of(clock_ms()) + 1) * MS_PER_MINUTE, _DEFAULT_DAYS * DAY_MS
     if start is None:
         to = now if end is None else parsed(parse_time, end)
         since = to - length

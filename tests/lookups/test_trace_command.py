@@ -13,10 +13,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from deploy.cli import report
+from deploy.cli.asking import window_of
 from deploy.cli.trace import commands
+from lookups.answers import Window
 from schemas.codes import check_character
 from schemas.settings import Settings
 from schemas.times import MS_PER_MINUTE, day_name, day_start, format_time, local_day
+from schemas.topics import DAY_MS
 from tests.lookups.conftest import World, clock_ms
 
 pytestmark = pytest.mark.engines
@@ -94,6 +97,25 @@ def test_a_person_by_card_and_by_digits(filled: World, code: str) -> None:
         ("08:31+07:00", "in"),
         ("08:31+07:00", "void"),
     ]
+
+
+def test_a_scan_of_this_minute_is_found_without_a_window(filled: World, code: str) -> None:
+    other = "00000000000000bb"
+    filled.marks([(other, code, clock_ms() // MS_PER_MINUTE, "in")])
+    assert [row["venue"] for row in json.loads(trace("person", other, "--json").stdout)] == [code]
+    assert other in trace("venue", code, "--csv").stdout
+
+
+@pytest.mark.parametrize("into_the_minute", [0, 1, 59_999])
+def test_the_present_minute_is_in_a_window_that_ends_now(
+    into_the_minute: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = EIGHT * MS_PER_MINUTE
+    ended = begun + MS_PER_MINUTE
+    monkeypatch.setattr("deploy.cli.asking.clock_ms", lambda: begun + into_the_minute)
+    assert window_of(None, None) == Window(ended - 14 * DAY_MS, ended)
+    assert window_of(f"{day_name(DAY)}T08:00", None) == Window(begun, ended)
+    assert window_of(None, f"{day_name(DAY)}T07:00").end == begun - 60 * MS_PER_MINUTE
 
 
 def test_a_venue_by_poster_and_its_occupancy(filled: World, code: str) -> None:
