@@ -43,6 +43,15 @@ ToOption = Annotated[
         "--to", help="ISO 8601; not included; 14 days later, or the end of this minute, if left out."
     ),
 ]
+MinOverlapOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=240,
+        help="Minutes together that make a contact: all of a date, or one stay together across midnight,"
+        " which then counts for both dates, each with its own, perhaps fewer, minutes.",
+    ),
+]
 OutOption = Annotated[
     Path | None,
     typer.Option("--out", help="Write it to a file: .csv, .json, .parquet, or a picture where it says so."),

@@ -13,6 +13,7 @@ from deploy.cli.asking import (
     PLACE,
     SPAN,
     FromOption,
+    MinOverlapOption,
     OutOption,
     ToOption,
     ask_groups,
@@ -41,7 +42,7 @@ def chain(
     case: Annotated[str | None, typer.Option(help="Person, window and minutes of this case.")] = None,
     start: FromOption = None,
     end: ToOption = None,
-    min_overlap: Annotated[int, typer.Option(min=1, max=240, help="Minutes together in a day.")] = 1,
+    min_overlap: MinOverlapOption = 1,
     isolated: Annotated[
         list[str] | None, typer.Option(help="PERSON=TIME: isolated from then on. May be repeated.")
     ] = None,

@@ -79,6 +79,23 @@ def test_contacts_as_json(filled: World, code: str) -> None:
     assert json.loads(trace("contacts", CASE, "--min-overlap", "11", "--json").stdout) == []
 
 
+def test_the_minutes_of_a_stay_across_midnight_are_as_the_help_says(filled: World, code: str) -> None:
+    evening = day_start(DAY) - 13
+    one, two = "00000000000000b1", "00000000000000b2"
+    filled.marks(
+        [(who, code, evening + at, kind) for who in (one, two) for at, kind in ((0, "in"), (40, "out"))]
+    )
+    found = json.loads(trace("contacts", one, "--min-overlap", "40", "--json").stdout)
+    assert [(row["person"], row["date"], row["minutes"]) for row in found] == [
+        (two, day_name(DAY - 1), 13),
+        (two, day_name(DAY), 27),
+    ]
+    assert json.loads(trace("contacts", one, "--min-overlap", "41", "--json").stdout) == []
+    for command in ("contacts", "chain"):
+        shown = " ".join(trace(command, "--help").stdout.replace("│", " ").split())
+        assert "one stay together across midnight" in shown
+
+
 def test_csv_cells_are_no_formulas(filled: World) -> None:
     for words in (("person", CASE), ("contacts", CASE)):
         rows = list(csv.DictReader(io.StringIO(trace(*words, "--csv").stdout)))
