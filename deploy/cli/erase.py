@@ -43,9 +43,10 @@ def erase_person(
         bool, typer.Option("--withdraw-case", help="Withdraw the person's own case first, if one stands.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what there is; erase nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: it is erased for good at once.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Erase where a person has been. All roles must be running; may be repeated.
+    """Erase where a person has been, for good, after asking. All roles must be running; may be repeated.
 
     Scans from before the next full hour are refused from now on, whenever they come. Kafka's own records
     cannot be rewritten: they go with their retention (docs/PRIVACY.md).
@@ -60,6 +61,8 @@ def erase_person(
         plain_errors(StandingCaseError, code=CALL_WRONG),
     ):
         number = checked_purpose(order)
+        if not (yes or dry_run):
+            _confirm(who, number, withdraw_case)
         with open_desk(settings, number) as (desk, _):
             desk.asked("erase", {"person": who, "withdraw_case": withdraw_case, "dry_run": dry_run})
             done = erase(
@@ -91,6 +94,17 @@ def list_erased(json: JsonFlag = False, as_csv: CsvFlag = False) -> None:
         if each.until > now
     ]
     emit(rows, _COLUMNS, output)
+
+
+def _confirm(who: str, order: str, withdraw_case: bool) -> None:
+    """Before anything is looked at: a pseudonym is mistyped or pasted from the wrong line easily."""
+    first = "a case about the person is withdrawn first; " if withdraw_case else ""
+    typer.confirm(
+        f"Person {who}, by order {order}: {first}all scans, stays, exposures and rejected records"
+        " of this person are erased and cannot be brought back (--dry-run counts them). Go on?",
+        abort=True,
+        err=True,  # standard output belongs to --json
+    )
 
 
 def _show(done: Erasure, dry_run: bool, json: bool) -> None:

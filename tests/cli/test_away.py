@@ -24,7 +24,7 @@ PERSON = "0123456789abcdef"
 CALLS: list[tuple[Any, tuple[str, ...]]] = [
     (trace, ("person", PERSON, "--purpose", "k-1")),
     (report, ("--case", "k-1", "--out", "k-1.pdf", "--purpose", "k-1")),
-    (erase, ("person", PERSON, "--order", "1")),
+    (erase, ("person", PERSON, "--order", "1", "--yes")),
     (erase, ("list",)),
     (figures, ("visits",)),
     (audit, ("verify",)),

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from deploy.audit import audit_records
 from deploy.cli import erase
+from deploy.erasure import Erasure
 from deploy.rebuild import declare_lost, rebuild
 from lookups.audit import read_row
 from schemas import topics
@@ -41,7 +42,7 @@ def running(archive: Client, settings: Settings, tmp_path: Path) -> Iterator[Ins
 
 
 def erased(*words: str) -> Result:
-    return CliRunner().invoke(erase.commands, ["person", *words])
+    return CliRunner().invoke(erase.commands, ["person", *words, "--yes"])
 
 
 def traces_in_redis(settings: Settings, who: str) -> list[str]:
@@ -188,6 +189,33 @@ def test_an_order_is_needed_and_roles_must_run(
         result = erased(GONE, "--order", "7")
     assert result.exit_code == 1
     assert "ingest does not get past" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("typed", ["n\n", "\n", ""])  # the last: nobody is there to answer
+def test_nothing_is_touched_unless_the_answer_is_yes(
+    typed: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.cli.erase.open_desk", lambda *_: pytest.fail("it went on"))
+    words = ["person", GONE, "--order", "7/QĐ-UBND", "--withdraw-case"]
+    for more in ([], ["--json"]):
+        result = CliRunner().invoke(erase.commands, words + more, input=typed)
+        assert result.exit_code == 1
+        assert f"Person {GONE}, by order 7/QĐ-UBND: a case about the person is withdrawn" in result.stderr
+        assert "Aborted" in result.stderr
+        assert result.stdout.strip() == typed.strip()  # the echo of a terminal; the question is no part of it
+
+
+def test_a_yes_goes_on_and_a_dry_run_asks_nothing(archive: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Erasure(GONE, 0, marks=2)
+    monkeypatch.setattr("deploy.cli.erase.erase", lambda *_, **__: found)
+    words = ["person", GONE, "--order", "7", "--json"]
+    agreed = CliRunner().invoke(erase.commands, words, input="y\n")
+    assert agreed.exit_code == 0, agreed.output
+    assert json.loads(agreed.stdout.removeprefix(" y\n"))["marks"] == 2  # the echo of a terminal
+    assert "Go on?" in agreed.stderr
+    looked = CliRunner().invoke(erase.commands, [*words, "--dry-run"])
+    assert (looked.exit_code, json.loads(looked.stdout)["dry_run"]) == (0, True)
+    assert "Go on?" not in looked.stderr
 
 
 def test_the_store_refuses_up_to_the_hour_and_takes_what_is_later(settings: Settings) -> None:
