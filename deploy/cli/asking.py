@@ -18,6 +18,7 @@ from deploy.cli.output import (
     fail,
     plain_errors,
     write_csv,
+    writing_errors,
 )
 from lookups.answers import Place, Presence, Window
 from lookups.archive import Lookups
@@ -90,7 +91,7 @@ def _save(
 ) -> None:
     suffix = path.suffix.lower()
     chosen = [{key: row.get(key) for key in columns} for row in rows]
-    with plain_errors(OSError, ValueError):
+    with plain_errors(ValueError), writing_errors():
         if suffix in others:
             others[suffix](path)
         elif suffix == ".json":
@@ -113,7 +114,8 @@ def _parquet(path: Path, rows: Rows, columns: list[str]) -> None:
         if rows
         else pa.table({name: pa.array([], pa.string()) for name in columns})
     )
-    parquet.write_table(table, path, compression="zstd")
+    with path.open("wb") as file:  # its own error would not name the file
+        parquet.write_table(table, file, compression="zstd")
 
 
 def title_of(about: str, window: Window) -> str:

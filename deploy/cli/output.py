@@ -187,12 +187,40 @@ def plain_errors(*kinds: type[Exception], code: int = CALL_WRONG) -> Iterator[No
         fail(in_words(error), code)
 
 
+@contextmanager
+def writing_errors(code: int = CALL_WRONG) -> Iterator[None]:
+    """As plain_errors, where files are written: that one is not there yet is no reason."""
+    try:
+        yield
+    except OSError as error:
+        fail(_unwritable(error), code)
+
+
+def _unwritable(error: OSError) -> str:
+    path = _path_of(error)
+    if path is None:
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        there = path.parent.is_dir()  # so it is no place for files of ours, such as /proc
+        why = f"{path.parent} takes no new files" if there else f"there is no folder {path.parent}"
+    elif isinstance(error, IsADirectoryError):
+        why = "it is a folder, not a file"
+    elif isinstance(error, PermissionError):
+        why = "you have no right to"
+    else:
+        why = str(error.strerror)
+    return f"{path} cannot be written: {why}"
+
+
+def _path_of(error: OSError) -> Path | None:
+    """The file of an error: what we write stands under its own name only when it is whole."""
+    return None if error.filename is None else Path(os.fsdecode(error.filename).removesuffix(".part"))
+
+
 def in_words(error: Exception) -> str:
     """An error in words; the system's own of a file names a number first."""
-    if not isinstance(error, OSError) or error.filename is None:
+    if not isinstance(error, OSError) or (path := _path_of(error)) is None:
         return str(error)
-    # what we write stands under its own name only when it is whole
-    path = Path(os.fsdecode(error.filename).removesuffix(".part"))
     if isinstance(error, FileNotFoundError):
         no_folder = "" if path.parent.is_dir() else f" (there is no folder {path.parent})"
         return f"no such file: {path}{no_folder}"

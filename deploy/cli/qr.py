@@ -10,7 +10,17 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deploy.cli.output import CALL_WRONG, DATA_WRONG, JsonFlag, err, fail, out, plain_errors, print_json
+from deploy.cli.output import (
+    CALL_WRONG,
+    DATA_WRONG,
+    JsonFlag,
+    err,
+    fail,
+    out,
+    plain_errors,
+    print_json,
+    writing_errors,
+)
 from deploy.cli.register import venues_by_code
 from producers.qr import typeface
 from producers.qr.card import write_card
@@ -63,7 +73,7 @@ def posters(
     boxes = _warn(settings, still_open)
     look = Look(settings.public_host, settings.archive_retention_days, register)
     began = time.monotonic()
-    with plain_errors(OSError, code=DATA_WRONG):
+    with writing_errors(DATA_WRONG):
         folder.mkdir(parents=True, exist_ok=True)
         files = _write(still_open, folder, look, one_file)
     took = time.monotonic() - began
@@ -89,7 +99,7 @@ def card(
         settings = load_settings()
         pseudonym = parse_person(person)
     _warn(settings, ())
-    with plain_errors(ValueError), plain_errors(OSError, code=DATA_WRONG):
+    with plain_errors(ValueError), writing_errors(DATA_WRONG):
         write_card(pseudonym, file, settings.public_host)
     out.print(f"{file}", markup=False)
 

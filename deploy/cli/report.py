@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deploy.cli.desk import Questions, asking, clock_ms, open_desk, question_errors
-from deploy.cli.output import CALL_WRONG, fail, out, plain_errors
+from deploy.cli.output import CALL_WRONG, fail, out, plain_errors, writing_errors
 from lookups.archive import Lookups
 from lookups.groups import GroupLookups
 from schemas.settings import SettingsError, load_settings
@@ -47,6 +47,6 @@ def write(
             contacts=contacts,
             links=links,
         )
-    with plain_errors(OSError):
+    with writing_errors():
         write_report(report, path)
     out.print(f"{path} is written", markup=False)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.output import DATA_WRONG, JsonFlag, out, plain_errors, print_json
+from deploy.cli.output import DATA_WRONG, JsonFlag, out, print_json, writing_errors
 from schemas.export import export
 
 commands = typer.Typer(no_args_is_help=True)
@@ -24,7 +24,7 @@ def export_documents(
     json: JsonFlag = False,
 ) -> None:
     """Write a JSON Schema for every event and one AsyncAPI document for all topics."""
-    with plain_errors(OSError, code=DATA_WRONG):
+    with writing_errors(DATA_WRONG):
         written = export(folder)
     if json:
         print_json([str(path) for path in written])

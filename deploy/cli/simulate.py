@@ -12,7 +12,17 @@ from clickhouse_driver.errors import Error
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deploy import country
-from deploy.cli.output import CALL_WRONG, SERVER_AWAY, JsonFlag, err, fail, out, plain_errors, print_json
+from deploy.cli.output import (
+    CALL_WRONG,
+    SERVER_AWAY,
+    JsonFlag,
+    err,
+    fail,
+    out,
+    plain_errors,
+    print_json,
+    writing_errors,
+)
 from deploy.cli.register import kafka_errors
 from producers.publisher import Publisher
 from producers.simulator.province import MOST_PEOPLE, MOST_VENUES, make_province
@@ -199,7 +209,7 @@ def simulate(
             people=people, venues=venues, days=days, scans=scans, end_ms=end_ms, seed=seed, shares=shares
         )
         settings = load_settings()
-    with plain_errors(OSError):
+    with writing_errors():
         if truth is not None:
             truth.mkdir(parents=True, exist_ok=True)  # a wrong folder is told now, not after a million scans
         with progress_bar() as progress:

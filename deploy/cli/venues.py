@@ -23,6 +23,7 @@ from deploy.cli.output import (
     out,
     plain_errors,
     print_json,
+    writing_errors,
 )
 from deploy.cli.register import kafka_errors
 from producers.venues.importing import REQUIRED, FileError, Plan, new_districts, plan, rows_of
@@ -94,7 +95,7 @@ def import_file(
         with kafka_errors():
             written = publish_venues(settings, [*planned.new, *planned.changed])
     if with_codes is not None:
-        with plain_errors(OSError):
+        with writing_errors():
             _write(with_codes, rows, planned)
     counts = {
         "new": len(planned.new),

@@ -152,6 +152,25 @@ def test_a_table_for_people(filled: World, code: str) -> None:
     assert "nobody" in trace("venue", code, "--from", "2020-01-01", "--to", "2020-01-02").output
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet", ".svg", ".graphml"])
+def test_a_place_that_cannot_be_written_is_no_missing_file(
+    filled: World, tmp_path: Path, suffix: str
+) -> None:
+    question = ("person", CASE) if suffix != ".graphml" else ("chain", CASE)
+    folder = tmp_path / f"folder{suffix}"
+    folder.mkdir()
+    reasons = {
+        Path(f"/proc/x{suffix}"): "",  # as root /proc takes no files, else one may not
+        tmp_path / "no" / f"x{suffix}": f"there is no folder {tmp_path / 'no'}",
+        folder: "it is a folder, not a file",
+    }
+    for path, why in reasons.items():
+        result = trace(*question, "--out", str(path))
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"✗ {path} cannot be written: {why}" in " ".join(result.stderr.split())
+        assert "no such file" not in result.stderr
+
+
 def test_contacts_of_a_case(filled: World, code: str) -> None:
     columns = "case_id, person, venue, date, first, last, minutes, status, version"
     start = EIGHT * MS_PER_MINUTE

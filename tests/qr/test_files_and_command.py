@@ -212,6 +212,8 @@ def test_card(tmp_path: Path) -> None:
     assert code == 2 and "must end in .pdf or .png" in stderr
     code, _, stderr = run("card", PERSON, "--out", tmp_path / "none" / "card.pdf")
     assert code == 1 and f"there is no folder {tmp_path / 'none'}" in stderr and ".part" not in stderr
+    code, _, stderr = run("card", PERSON, "--out", "/proc/card.pdf")
+    assert code == 1 and "/proc/card.pdf cannot be written: " in stderr
     with Image.open(tmp_path / "card.png") as picture:
         [found] = zxingcpp.read_barcodes(picture)
     assert parse_person(found.text) == PERSON
