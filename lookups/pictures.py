@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -102,9 +103,14 @@ def transmission_tree(path: Path, title: str, nodes: Sequence[Node]) -> None:
     Raises TooLargeError, and OSError when the file cannot be written.
     """
     if len(nodes) > MOST_PERSONS:
+        # it took long to find out: whoever asked has at least the numbers, to see by how much it is too large
+        count = Counter(node.degree for node in nodes)
+        degrees = ", ".join(f"F{degree}: {count[degree]:,}" for degree in sorted(count) if degree)
         raise TooLargeError(
-            f"{len(nodes):,} persons do not fit into a picture (at most {MOST_PERSONS:,}): raise"
-            " --min-overlap, give isolation dates, or write a .graphml for a graph program"
+            f"{len(nodes):,} persons ({degrees}) do not fit into a picture (at most {MOST_PERSONS:,}):"
+            " --out with .graphml (for graph programs), .csv or .parquet takes them all; for fewer,"
+            " give isolation dates, or ask about the person with a higher --min-overlap"
+            " or a shorter window (--from, --to)"
         )
     rows, at = _rows(nodes), _times(nodes)
     known = [at[node.person] for node in nodes if node.person in at]

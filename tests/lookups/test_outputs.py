@@ -186,8 +186,14 @@ def test_the_tree_takes_the_earliest_link_and_the_graph_takes_all(tmp_path: Path
 
 def test_a_picture_that_nobody_could_read_is_refused(tmp_path: Path) -> None:
     nodes = [Node(f"{number:016x}", 1, number, CASE) for number in range(MOST_PERSONS)]
-    with pytest.raises(TooLargeError, match="graphml"):
+    nodes += [Node(f"{number:016x}", 2, number, CASE) for number in range(MOST_PERSONS, MOST_PERSONS + 7)]
+    with pytest.raises(TooLargeError) as refused:
         transmission_tree(tmp_path / "t.svg", "t", [Node(CASE, 0, None, None), *nodes])
+    told = str(refused.value)
+    assert told.startswith("3,008 persons (F1: 3,000, F2: 7) do not fit into a picture (at most 3,000): ")
+    for way in (".graphml", ".csv", "--min-overlap", "shorter window (--from, --to)", "isolation dates"):
+        assert way in told
+    assert not (tmp_path / "t.svg").exists()
 
 
 def test_a_case_without_contacts_is_a_picture_too(tmp_path: Path) -> None:
