@@ -21,6 +21,7 @@ from lookups.answers import (
     hexes,
     rows_as,
 )
+from lookups.asking import withdrawn_case
 from lookups.meetings import NEVER, Met, Reached, contacts, first_of_each, meeting, nobody, together
 from lookups.presence import Numbers, Persons, Spans, changes
 from lookups.reading import Reader, dates
@@ -129,17 +130,12 @@ class GroupLookups(Reader):
         if not rows:
             raise UnknownCaseError(f"the archive knows no case {case_id!r}: truyvet cases list shows all")
         person, start, end, min_overlap, status = rows[0]
-        if person is None or status != "confirmed":
-            why, instead = (
-                ("is withdrawn", f"confirm it again with truyvet cases update {case_id} --reinstate")
-                if status != "confirmed"
-                else (
-                    "is a place-time, not a person",
-                    f"ask truyvet trace contacts --case {case_id} whom it exposed",
-                )
-            )
+        if status != "confirmed":
+            raise withdrawn_case(case_id)
+        if person is None:
             raise WrongSubjectError(
-                f"case {case_id} {why}: {instead}, or truyvet trace chain about a person and a window"
+                f"case {case_id} is a place-time, not a person: ask truyvet trace contacts --case {case_id}"
+                " whom it exposed, or truyvet trace chain about a person and a window"
             )
         return CaseSubject(f"{person:016x}", Window(start, end), min_overlap)
 

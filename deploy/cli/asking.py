@@ -166,4 +166,6 @@ def ask_groups(question: Callable[[GroupLookups], T]) -> T:
 
 def _asked(kind: type[A], question: Callable[[A], T]) -> T:
     with question_errors(), open_desk(load_settings()) as (desk, client):
-        return desk.answered(question(kind(client, clock_ms, desk)))
+        with err.status("asking the archive …"):  # a chain through crowds takes seconds
+            answer = question(kind(client, clock_ms, desk))
+        return desk.answered(answer)
