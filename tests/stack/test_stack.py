@@ -248,10 +248,15 @@ def test_a_wrong_setting_is_found_before_anything_starts(
 ) -> None:
     monkeypatch.setenv("TRUYVET_PARTITIONS", '{"scnas": 8}')
     data = tmp_path / "data"
-    refused = CliRunner().invoke(cli.commands, ["up", "--data", str(data)])
-    assert (refused.exit_code, refused.stdout) == (2, "")
-    assert "TRUYVET_PARTITIONS: 'scnas' is no topic" in refused.stderr
-    assert not data.exists()
+    try:
+        refused = CliRunner().invoke(cli.commands, ["up", "--data", str(data)])
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert "TRUYVET_PARTITIONS: 'scnas' is no topic" in refused.stderr
+        assert not data.exists()
+    finally:  # what should not have started
+        monkeypatch.delenv("TRUYVET_PARTITIONS")
+        if data.exists():
+            CliRunner().invoke(cli.commands, ["down", "--data", str(data)])
 
 
 def test_a_stack_comes_down_although_a_setting_of_its_is_refused_by_now(make_stack: MakeStack) -> None:

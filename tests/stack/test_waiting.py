@@ -18,9 +18,11 @@ from schemas.settings import Settings
 
 @pytest.mark.parametrize("role", ["ingest", "cases", "matcher", "archive", "gateway"])
 def test_every_role_says_at_once_and_again_that_kafka_is_away(role: str, tmp_path: Path) -> None:
-    kafka, gateway = free_ports(2)
-    own = {
+    kafka, redis, clickhouse, gateway = free_ports(4)
+    own = {  # none of it where another stack might be
         "TRUYVET_KAFKA": f"127.0.0.1:{kafka}",
+        "TRUYVET_REDIS": f"redis://127.0.0.1:{redis}/0",
+        "TRUYVET_CLICKHOUSE": f"clickhouse://default@127.0.0.1:{clickhouse}/default",
         "TRUYVET_GATEWAY_PORT": str(gateway),
         "TRUYVET_METRICS_PORT": str(free_base((0, 64, 65, 66))),
     }
