@@ -311,8 +311,11 @@ class MatcherRole(_StoreRole):
         self.topic = settings.topic(topics.TOUCHED)
 
     def _producer_for(self, partition: int) -> TransactionalProducer:
+        written = (topics.EXPOSURES, topics.VENUE_WARNINGS, topics.TOUCHED)
         return TransactionalProducer(
-            self._settings.kafka_address, transactional_id(self._settings, partition)
+            self._settings.kafka_address,
+            transactional_id(self._settings, partition),
+            [self._settings.topic(topic) for topic in written],
         )
 
     async def start(self) -> None:
