@@ -22,7 +22,7 @@ from producers.compacted import read_to_end
 from producers.dead_letters import DeadLetter, Resend, incurable, resend
 from schemas import topics
 from schemas.events import Replayed
-from schemas.kafka import durable_producer
+from schemas.kafka import LARGE_VALUES, durable_producer
 from schemas.settings import Settings
 from schemas.topics import Topic
 
@@ -147,9 +147,8 @@ class Replay:
             [settings.topic(topics.SCANS)],  # where most go; one connection serves all
             ACKNOWLEDGED_SECONDS,
             {
+                **LARGE_VALUES,
                 "linger.ms": 5,
-                # the broker's bound decides, not the client's: what came in compressed may be larger
-                "message.max.bytes": 100_000_000,
                 "log_level": 0,
             },
         )

@@ -32,6 +32,11 @@ _ASK: Final = methodcaller("headers")
 _CONNECTED_S: Final = 2.0
 
 
+# For whoever passes on what came in, such as a rejected record of many blanks: brokers bound a compressed
+# batch, the client a value before it.
+LARGE_VALUES: Final = {"message.max.bytes": 100_000_000}
+
+
 def durable(address: str, timeout_s: float) -> dict[str, Any]:
     """Settings of every producer of ours: a record that is acknowledged is on all replicas in sync, once; one
     key has one partition, whoever writes it. Delivery gives up after `timeout_s`."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from schemas.events import REJECT_HEADERS
-from schemas.kafka import durable_producer
+from schemas.kafka import LARGE_VALUES, durable_producer
 from schemas.settings import Settings
 from schemas.topics import ARCHIVE_REJECTED, MOST_KEPT_BYTES
 from sinks.connection import first_line
@@ -67,8 +67,7 @@ class Aside:
                 self._settings.kafka_address,
                 [self._topic],
                 _DELIVERY_S,
-                # the topic bounds a compressed batch, the client a value before it
-                {"message.max.bytes": 100_000_000},
+                LARGE_VALUES,
             )
         return self._producer
 

@@ -9,11 +9,11 @@ import asyncio
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from confluent_kafka import KafkaException, Message, Producer
 
-from schemas.kafka import connect, durable, durable_producer
+from schemas.kafka import LARGE_VALUES, connect, durable, durable_producer
 
 Headers = list[tuple[str, bytes]]
 
@@ -31,11 +31,6 @@ class Out:
 def _headers(record: Out) -> Any:
     # the client's stub asks for an invariant list of optional values
     return record.headers
-
-
-# Brokers bound a compressed batch, this client the value before it: a rejected record of many blanks came in,
-# so it must get out again.
-_LARGE: Final[dict[str, Any]] = {"message.max.bytes": 100_000_000}
 
 
 class PublishError(RuntimeError):
@@ -58,7 +53,7 @@ class DurableProducer:
             topics,
             timeout_s,
             {
-                **_LARGE,
+                **LARGE_VALUES,
                 "linger.ms": linger_ms,
                 # a full local queue must hold the worker back, not grow its memory
                 "queue.buffering.max.kbytes": 65_536,
@@ -136,7 +131,7 @@ class TransactionalProducer:
         self._topics = topics
         self._producer = Producer(
             durable(kafka, timeout_s=30.0)
-            | _LARGE
+            | LARGE_VALUES
             | {
                 "linger.ms": 0,
                 "transactional.id": transactional_id,
