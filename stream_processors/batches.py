@@ -1,19 +1,23 @@
-"""Record batches as Kafka allows them: a header's name may be any bytes, though aiokafka wants UTF-8.
+"""What a fetch of aiokafka brings: columns, a batch at a time, instead of an object a record.
 
-One record with such a name (any client outside the JVM can write one) would raise in the fetch, and again
-after every restart: the partition would stand for ever. Here such a batch is read once more, with names that
-are no UTF-8 escaped.
+And batches as Kafka allows them: a header's name may be any bytes, though aiokafka wants UTF-8. One record
+with such a name (any client outside the JVM can write one) would raise in the fetch, and again after every
+restart: the partition would stand for ever. Here such a batch is read once more, with names that are no UTF-8
+escaped.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
+
+from stream_processors.records import Records
 
 _BATCH_LENGTH: Final = struct.Struct(">i")
 _LENGTH_AT: Final = 8  # behind the base offset
@@ -45,8 +49,16 @@ def _forgiving(data: bytes, number: int) -> Iterator[Any]:
     return iter(batch)
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The records of a batch, one at least, in the place of a record; `offset` is the last one's."""
+
+    records: Sequence[Any]
+    offset: int
+
+
 class _Batch:
-    """A batch of aiokafka's; only what iterating gives may differ."""
+    """A batch of aiokafka's that gives its records as one; whether it counts is asked of the original."""
 
     def __init__(self, native: Any, data: bytes, number: int) -> None:
         self._native = native
@@ -59,15 +71,16 @@ class _Batch:
     def __next__(self) -> Any:
         return next(self._native)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[_Run]:
         try:
-            yield from self._native
+            records = list(self._native)
         except UnicodeDecodeError:
-            # from its beginning: the fetcher passes over offsets that it has given already
-            yield from _forgiving(self._data, self._number)
+            records = list(_forgiving(self._data, self._number))
+        if records:
+            yield _Run(records, records[-1].offset)
 
 
-class ForgivingRecords:
+class _Batches:
     """The batches of a fetch; in the place of aiokafka's MemoryRecords."""
 
     def __init__(self, data: bytes) -> None:
@@ -90,6 +103,28 @@ class ForgivingRecords:
         return None if native is None else _Batch(native, self._data, self._number)
 
 
-def forgive_header_names() -> None:
-    """From now on every aiokafka consumer of this process reads header names that are no UTF-8."""
-    fetcher.MemoryRecords = ForgivingRecords
+class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
+    """aiokafka's, of which each element is the columns of a batch: what it knows of transactions, of control
+    batches and of positions holds for a batch as for a record."""
+
+    def _consumer_record(self, tp: Any, record: _Run) -> Records:
+        records = record.records
+        # a batch is fetched as a whole, also when the position is within it
+        if records[0].offset < self.next_fetch_offset:
+            records = [each for each in records if each.offset >= self.next_fetch_offset]
+        headers = [each.headers for each in records]
+        return Records(
+            [tp.partition] * len(records),
+            [each.offset for each in records],
+            [each.timestamp for each in records],
+            [each.key for each in records],
+            [each.value for each in records],
+            headers if any(headers) else None,
+        )
+
+
+def fetch_columns() -> None:
+    """From now on what an aiokafka consumer of this process fetches are Records, a batch each, and header
+    names that are no UTF-8 are read."""
+    fetcher.MemoryRecords = _Batches
+    fetcher.PartitionRecords = _PartitionRecords

@@ -15,9 +15,10 @@ from stream_processors.dead_letters import Refusal, dead_letter
 from stream_processors.matching import holds
 from stream_processors.metrics import Metrics
 from stream_processors.outputs import DurableProducer, Out
+from stream_processors.records import Headers
 from stream_processors.store import Store
 from stream_processors.touches import Touch, touched_records
-from stream_processors.validation import Headers, header_int
+from stream_processors.validation import header_int
 from stream_processors.venues import VenueTable
 
 _DETAIL_LIMIT = 500

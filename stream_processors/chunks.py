@@ -1,6 +1,6 @@
 """A Faust transport that delivers chunks: one message for many Kafka records of a partition.
 
-Faust's cost is per message, so a message here is a chunk: its value is the list of records, its offset the
+Faust's cost is per message, so a message here is a chunk: its value is the records by column, its offset the
 last one's. What has to hold, and how it does:
 
 - An offset is committed only when every chunk delivered before it on that partition is acknowledged.
@@ -18,16 +18,20 @@ last one's. What has to hold, and how it does:
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
 import faust
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from faust.types.tuples import ConsumerMessage
 
-from stream_processors.batches import forgive_header_names
+from stream_processors.batches import fetch_columns
+from stream_processors.records import Records
 
 # A chunk of about 3,500 single scans, or of 36 packed records of 100: the more, the more of them are of the
 # same venues, and what is done a venue is done less often; but few enough that some dozens are bounded
@@ -37,19 +41,16 @@ CHUNK_RECORDS: Final = 4_000
 
 
 def cut_chunks(
-    records: Sequence[Any], max_records: int = CHUNK_RECORDS, max_bytes: int = CHUNK_BYTES
-) -> Iterator[Sequence[Any]]:
+    records: Records, max_records: int = CHUNK_RECORDS, max_bytes: int = CHUNK_BYTES
+) -> Iterator[Records]:
     """Runs of records within both bounds; a record larger than `max_bytes` is a chunk by itself."""
-    start = 0
-    size = 0
-    for position, record in enumerate(records):
-        length = len(record.value or b"")
-        if position > start and (position - start >= max_records or size + length > max_bytes):
-            yield records[start:position]
-            start, size = position, 0
-        size += length
-    if start < len(records):
-        yield records[start:]
+    ends = list(accumulate(len(value or b"") for value in records.values))
+    start = done = 0
+    while start < len(records):
+        end = min(bisect_right(ends, done + max_bytes, start), start + max_records)
+        end = max(end, start + 1)
+        yield records[start:end]
+        start, done = end, ends[end - 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +167,14 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109
         """Fetch, and yield a message a chunk, the partitions in turn."""
-        records, active = await self._wait_next_records(timeout)
-        size = sum(len(record.value or b"") for batch in (records or {}).values() for record in batch)
+        fetched, active = await self._wait_next_records(timeout)
+        size = sum(batch.size for batches in (fetched or {}).values() for batch in batches)
         if (fetching := self.app.pace.heard(size, time.monotonic())) is not None:
             self._thread.fetch_as(fetching)
         generation = self.app.consumer_generation_id
         # a fetch that was under way at the end finds the flow stopped, as in a rebalance; but nothing is read
         # again then, and a seek would forget what is acknowledged and not committed yet
-        if records is None or self.should_stop or self.app.should_stop:
+        if fetched is None or self.should_stop or self.app.should_stop:
             return
         if not self.flow_active:
             # a rebalance began while the fetch was under way: what it brought is fetched again
@@ -184,9 +185,9 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             except Exception as error:
                 self.log.warning("seek during a rebalance: %r", error)
             return
-        waiting = [(tp, cut_chunks(batch)) for tp, batch in records.items() if batch]
+        waiting = [(tp, cut_chunks(Records.joined(batches))) for tp, batches in fetched.items() if batches]
         while waiting:
-            still: list[tuple[TP, Iterator[Sequence[Any]]]] = []
+            still: list[tuple[TP, Iterator[Records]]] = []
             for tp, chunks in waiting:
                 chunk = next(chunks, None)
                 if chunk is None:
@@ -196,12 +197,21 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
                     return
                 if active is not None and tp not in active and tp not in self._buffered_partitions:
                     continue
-                message = self._to_message(tp, chunk[-1])
-                message.value = chunk
+                message = self._to_message(tp, chunk)
                 self._delivered.setdefault(tp, deque()).append(message)
                 self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
                 yield tp, message
             waiting = still
+
+    def _to_message(self, tp: TP, record: Records) -> Any:
+        """A chunk as Faust's message."""
+        generation = self.app.consumer_generation_id
+        offset, timestamp_s = record.offsets[-1], record.timestamps[-1] / 1000
+        return ConsumerMessage(
+            *(tp.topic, tp.partition, offset, timestamp_s, 0, None, None, record, None),
+            tp=tp,
+            generation_id=generation,
+        )
 
     async def perform_seek(self) -> None:
         """Back to the committed offsets; what is under way does not count any more.
@@ -275,7 +285,7 @@ class ChunkApp(faust.App):  # type: ignore[misc]
     failing: Callable[[], None]  # the app fails, whichever of its parts began it; may be called again
 
     def _new_transport(self) -> ChunkTransport:
-        forgive_header_names()
+        fetch_columns()
         return ChunkTransport(self.conf.broker_consumer, self, loop=self.loop)
 
     def _crash(self, reason: BaseException) -> None:

@@ -13,12 +13,13 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from stream_processors.chunks import CHUNK_BYTES
+from stream_processors.records import Records
 
 # Records from one chunk or several; those of a partition in the order of delivery.
-Work = Callable[[Sequence[Any]], Awaitable[None]]
+Work = Callable[[Records], Awaitable[None]]
 
 # So much that waits is worth a piece beside the one under way: its cost is then shared by some 900 scans.
 ENOUGH_BYTES: Final = 128 * 1024
@@ -32,7 +33,7 @@ FEW_BYTES: Final = 16 * 1024  # a piece of so little, some 100 scans, was of a t
 
 @dataclass(slots=True, eq=False)
 class _Chunk:
-    records: Sequence[Any]
+    records: Records
     size: int
     stale: Callable[[], bool]
     done: asyncio.Future[None]
@@ -52,9 +53,9 @@ class Gathering:
         self._last = 0  # of the piece begun last
         self._pieces: set[asyncio.Task[None]] = set()
 
-    async def process(self, records: Sequence[Any], stale: Callable[[], bool]) -> None:
+    async def process(self, records: Records, stale: Callable[[], bool]) -> None:
         """Return when the chunk is done, by itself or with others. Raises what the work raised."""
-        size = sum(len(record.value or b"") for record in records)
+        size = records.size
         own = _Chunk(records, size, stale, asyncio.get_running_loop().create_future())
         self._waiting.append(own)
         self._size += size
@@ -91,9 +92,9 @@ class Gathering:
 
     async def _do(self, chunks: Sequence[_Chunk]) -> None:
         try:
-            records = [record for chunk in chunks if not chunk.stale() for record in chunk.records]
-            if records:
-                await self._work(records)
+            fresh = [chunk.records for chunk in chunks if not chunk.stale()]
+            if fresh:
+                await self._work(Records.joined(fresh))
         except Exception as error:
             for chunk in chunks:
                 if not chunk.done.done():  # whoever waited may be gone

@@ -23,10 +23,11 @@ from stream_processors.matching import holds
 from stream_processors.metrics import Metrics
 from stream_processors.outputs import DurableProducer, Out
 from stream_processors.poison import PoisonAlarm
+from stream_processors.records import Records
 from stream_processors.requests import Marks
 from stream_processors.store import DUPLICATE, ERASED, NEW, Ingested, Store
 from stream_processors.touches import Touch, touched_records
-from stream_processors.validation import Accepted, Record, Rejected, Validated, header_int, validate
+from stream_processors.validation import Accepted, Rejected, Validated, header_int, validate
 from stream_processors.venues import VenueTable
 
 _DAY_MS: Final = 86_400_000
@@ -128,7 +129,7 @@ class Ingest:
         self._metrics = metrics
         self._poison = poison
 
-    async def process(self, records: Sequence[Record]) -> None:
+    async def process(self, records: Records) -> None:
         """Do everything that a chunk asks for, of one partition or several; return when it is durable."""
         validated = await self._validated(records)
         topics = self._topics
@@ -141,7 +142,7 @@ class Ingest:
             found = await self._store.add_scans(marks, watched)
             verdicts = found.verdicts
             if ERASED in verdicts:
-                out += self._erased(validated, verdicts)
+                out += self._erased(records, validated.scans, verdicts)
             out += visit_records(topics.visits, validated.scans, marks, verdicts)
             if found.flags or found.cases:
                 touches = await self._touches(marks, found, ancestors)
@@ -149,31 +150,19 @@ class Ingest:
         await self._producer.send(out)
         self._count(validated, verdicts, len(touches))
 
-    def _erased(self, validated: Validated, verdicts: str) -> list[Out]:
+    def _erased(self, records: Records, scans: Accepted, verdicts: str) -> list[Out]:
         """Scans of erased persons as rejected ones, without their bytes: in there they would be back."""
-        scans = validated.scans
-        return [
-            rejected_record(
-                self._topics.rejected,
-                self._topics.scans,
-                Rejected(
-                    None,
-                    "erased",
-                    "the person was erased by order; the scan's bytes are not kept",
-                    record.partition,
-                    record.offset,
-                    index,
-                    arrival,
-                    (header_int(record.headers, "attempts") or 0) + 1,
-                ),
-            )
-            for record, index, arrival, verdict in zip(
-                scans.records, scans.indexes, scans.arrivals, verdicts, strict=True
-            )
-            if verdict == ERASED
-        ]
+        rejected = []
+        for at, verdict in enumerate(verdicts):
+            if verdict == ERASED:
+                record = records.at(scans.places[at])
+                detail = "the person was erased by order; the scan's bytes are not kept"
+                source = record.partition, record.offset, scans.indexes[at], scans.arrivals[at]
+                attempts = (header_int(record.headers, "attempts") or 0) + 1
+                rejected.append(Rejected(None, "erased", detail, *source, attempts))
+        return [rejected_record(self._topics.rejected, self._topics.scans, each) for each in rejected]
 
-    async def _validated(self, records: Sequence[Record]) -> Validated:
+    async def _validated(self, records: Records) -> Validated:
         """Judge a chunk; once more when the register has news of a venue that seemed unknown or closed."""
         doubtful: list[str] = []
         seen = self._venues.register.changes

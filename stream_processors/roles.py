@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from redis.exceptions import RedisError
 
@@ -28,6 +28,7 @@ from stream_processors.metrics import Metrics
 from stream_processors.outputs import DurableProducer, TransactionalProducer
 from stream_processors.poison import PoisonAlarm, PoisonGuard
 from stream_processors.positions import committed_offsets, position_name
+from stream_processors.records import Records
 from stream_processors.servers import StoreLostError, connect
 from stream_processors.store import Store
 from stream_processors.touches import read_touches
@@ -205,10 +206,9 @@ class IngestRole(_StoreRole):
     async def process(
         self,
         partition: int,  # noqa: ARG002 (a record knows its own)
-        records: Sequence[Any],
+        records: Records,
         stale: Callable[[], bool],
     ) -> None:
-        # the client's records have what a Record has; a copy of each cost 0.4 us a scan
         await self._gathering.process(records, stale)
 
 
@@ -279,7 +279,7 @@ class CasesRole(_StoreRole):
         except Exception as error:
             self.fail(error)
 
-    async def process(self, partition: int, records: Sequence[Any], stale: Callable[[], bool]) -> None:
+    async def process(self, partition: int, records: Records, stale: Callable[[], bool]) -> None:
         # without the versions before it, an older version would pass for the highest
         await self._until_whole()
         if stale():
@@ -356,9 +356,9 @@ class MatcherRole(_StoreRole):
         for partition in partitions:
             self._matcher.let_go(partition)
 
-    async def process(self, partition: int, records: Sequence[Any], stale: Callable[[], bool]) -> None:
+    async def process(self, partition: int, records: Records, stale: Callable[[], bool]) -> None:
         await self._until_whole()  # a decision from half the marks would be wrong
-        touches = [touch for record in records for touch in read_touches(record.value)]
+        touches = [touch for value in records.values if value is not None for touch in read_touches(value)]
         await self._matcher.process(partition, touches, stale)
 
 

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Annotated, Any, Final, Literal, TypeAlias, cast
+from typing import Annotated, Any, Final, Literal, cast
 
 import numpy as np
 from msgspec import UNSET
@@ -37,8 +37,7 @@ from stream_processors.reading import (
     row_of,
     well_formed,
 )
-
-Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
+from stream_processors.records import Headers, Record, Records
 
 _SPACE: Final = b" \t\r\n"
 _DETAIL_LIMIT: Final = 500  # characters: a header must not grow with the input
@@ -52,17 +51,6 @@ _JOINED: Final[TypeAdapter[list[Any]]] = TypeAdapter(
     list[Annotated[Scan | Literal[_SEPARATOR], Field(union_mode="left_to_right")]]  # type: ignore[valid-type]
 )
 _BETWEEN: Final = b",%d," % _SEPARATOR
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One Kafka record, as far as validation needs it. `timestamp` ms."""
-
-    value: bytes | None
-    offset: int
-    timestamp: int
-    headers: Headers = ()
-    partition: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +69,8 @@ class Rejected:
 
 @dataclass(slots=True)
 class Accepted:
-    """Accepted scans by column, an element a scan. Times in ms; `records` and `indexes`: where each stood."""
+    """Accepted scans by column, an element a scan. Times in ms; `places`: of the record that each stood in,
+    among those that were judged; `indexes`: in its array."""
 
     scan_ids: list[str]
     persons: list[str]
@@ -91,7 +80,7 @@ class Accepted:
     sources: list[str]
     parties: list[int]
     arrivals: list[int]
-    records: list[Record]
+    places: list[int]
     indexes: list[int]
 
     def __len__(self) -> int:
@@ -169,25 +158,25 @@ def _one(raw: bytes) -> Scan | tuple[RejectReason, str]:
 class _Chunk:
     """State of one call: where verdicts are put."""
 
-    def __init__(self) -> None:
+    def __init__(self, records: Records) -> None:
+        self.records = records
         self.rows: list[Row] = []
-        self.records: list[Record] = []
+        self.places: list[int] = []
         self.indexes: list[int] = []
         self.rejected: list[Rejected] = []
 
-    def accept(self, record: Record, index: int, row: Row) -> None:
+    def accept(self, place: int, index: int, row: Row) -> None:
         self.rows.append(row)
-        self.records.append(record)
+        self.places.append(place)
         self.indexes.append(index)
 
-    def accept_all(self, record: Record, rows: Sequence[Row]) -> None:
+    def accept_all(self, place: int, rows: Sequence[Row]) -> None:
         self.rows += rows
-        self.records += [record] * len(rows)
+        self.places += [place] * len(rows)
         self.indexes += range(len(rows))
 
-    def reject(
-        self, record: Record, index: int, raw: bytes | None, reason: RejectReason, detail: str
-    ) -> None:
+    def reject(self, place: int, index: int, raw: bytes | None, reason: RejectReason, detail: str) -> None:
+        record = self.records.at(place)
         arrival = header_int(record.headers, "arrival")
         self.rejected.append(
             Rejected(
@@ -202,15 +191,15 @@ class _Chunk:
             )
         )
 
-    def judge(self, record: Record, index: int, raw: bytes | None) -> None:
+    def judge(self, place: int, index: int, raw: bytes | None) -> None:
         """By the schema."""
         verdict = _one(raw or b"")
         if isinstance(verdict, tuple):
-            self.reject(record, index, raw, *verdict)
+            self.reject(place, index, raw, *verdict)
         else:
-            self.accept(record, index, row_of(verdict))
+            self.accept(place, index, row_of(verdict))
 
-    def array(self, record: Record, value: bytes) -> None:
+    def array(self, place: int, value: bytes) -> None:
         objects = value.count(b"{")
         if value.count(b"[") == 1 and is_plain(value, objects):
             try:
@@ -219,20 +208,20 @@ class _Chunk:
                 pass
             else:
                 if len(rows) == objects and well_formed(rows) is None:
-                    self.accept_all(record, rows)
+                    self.accept_all(place, rows)
                     return
             found = elements_of(value)
-            if found is not None and self._plain_array(record, found):
+            if found is not None and self._plain_array(place, found):
                 return
         elif not has_constant(value):
             try:
-                self.accept_all(record, [row_of(scan) for scan in _ARRAY.validate_json(value)])
+                self.accept_all(place, [row_of(scan) for scan in _ARRAY.validate_json(value)])
                 return
             except ValidationError:
                 pass
-        self._array_by_element(record, value)
+        self._array_by_element(place, value)
 
-    def _plain_array(self, record: Record, elements: Sequence[bytes]) -> bool:
+    def _plain_array(self, place: int, elements: Sequence[bytes]) -> bool:
         """Judge each by itself; false, and nothing done, when one is no JSON: then the array is none."""
         if not 1 <= len(elements) <= MAX_SCANS_PER_RECORD:
             return False
@@ -241,23 +230,23 @@ class _Chunk:
             return False
         for index, (element, verdict) in enumerate(zip(elements, verdicts, strict=True)):
             if isinstance(verdict, tuple):
-                self.reject(record, index, element, *verdict)
+                self.reject(place, index, element, *verdict)
             else:
-                self.accept(record, index, verdict)
+                self.accept(place, index, verdict)
         return True
 
-    def _array_by_element(self, record: Record, value: bytes) -> None:
+    def _array_by_element(self, place: int, value: bytes) -> None:
         try:
             elements = _elements(value.decode())
         except (ValueError, RecursionError) as error:
-            self.reject(record, 0, value, "malformed", str(error)[:_DETAIL_LIMIT])
+            self.reject(place, 0, value, "malformed", str(error)[:_DETAIL_LIMIT])
             return
         if not 1 <= len(elements) <= MAX_SCANS_PER_RECORD:
             detail = f"an array has 1 to {MAX_SCANS_PER_RECORD} scans, not {len(elements)}"
-            self.reject(record, 0, value, "malformed", detail)
+            self.reject(place, 0, value, "malformed", detail)
             return
         for index, element in enumerate(elements):
-            self.judge(record, index, element.encode())
+            self.judge(place, index, element.encode())
 
 
 def _read(raw: bytes) -> Row | tuple[RejectReason, str]:
@@ -273,15 +262,14 @@ def _read(raw: bytes) -> Row | tuple[RejectReason, str]:
     return verdict if isinstance(verdict, tuple) else row_of(verdict)
 
 
-def _parse(records: Sequence[Record]) -> _Chunk:
-    chunk = _Chunk()
-    if _all_plain_singles(chunk, records):
+def _parse(records: Records) -> _Chunk:
+    chunk = _Chunk(records)
+    if _all_plain_singles(chunk):
         return chunk
-    singles: list[Record] = []
-    for record in records:
-        value = record.value
+    singles: list[int] = []
+    for place, value in enumerate(records.values):
         if value is None:
-            chunk.reject(record, 0, None, "malformed", "a record without a value")
+            chunk.reject(place, 0, None, "malformed", "a record without a value")
         elif value[:1] == b"{":
             if is_plain(value, 1) and b"[" not in value:
                 try:
@@ -290,39 +278,40 @@ def _parse(records: Sequence[Record]) -> _Chunk:
                     pass
                 else:
                     if well_formed([row]) is None:
-                        chunk.accept(record, 0, row)
+                        chunk.accept(place, 0, row)
                         continue
-            singles.append(record)
+            singles.append(place)
         elif value.lstrip(_SPACE)[:1] == b"[":
-            chunk.array(record, value)
+            chunk.array(place, value)
         else:
-            chunk.judge(record, 0, value)
+            chunk.judge(place, 0, value)
     if singles:
         _parse_singles(chunk, singles)
     return chunk
 
 
-def _all_plain_singles(chunk: _Chunk, records: Sequence[Record]) -> bool:
+def _all_plain_singles(chunk: _Chunk) -> bool:
     """The usual chunk of single scans: looked at as a whole, read one by one, so no record can reach into
     another. False, and nothing done, when anything is unusual."""
-    values = [record.value or b"" for record in records]
+    values = [value or b"" for value in chunk.records.values]
     text = b"".join(values)
     if b"[" in text or not is_plain(text, len(values)):
         return False
     try:
-        rows = [read_one(value) for value in values]
+        rows = list(map(read_one, values))
     except NotReadError:
         return False
     if well_formed(rows) is not None:
         return False
     chunk.rows = rows
-    chunk.records = list(records)
+    chunk.places = list(range(len(rows)))
     chunk.indexes = [0] * len(rows)
     return True
 
 
-def _parse_singles(chunk: _Chunk, singles: Sequence[Record]) -> None:
-    joined = b"[" + _BETWEEN.join([record.value or b"" for record in singles]) + b"]"
+def _parse_singles(chunk: _Chunk, singles: Sequence[int]) -> None:
+    values = [chunk.records.values[place] or b"" for place in singles]
+    joined = b"[" + _BETWEEN.join(values) + b"]"
     try:
         parsed = [] if has_constant(joined) else _JOINED.validate_json(joined)
     except ValidationError:
@@ -331,32 +320,29 @@ def _parse_singles(chunk: _Chunk, singles: Sequence[Record]) -> None:
     separators = parsed[1::2]
     if len(parsed) == 2 * count - 1 and separators.count(_SEPARATOR) == count - 1:
         chunk.rows += map(row_of, parsed[::2])
-        chunk.records += singles
+        chunk.places += singles
         chunk.indexes += [0] * count
         return
-    for record in singles:
-        chunk.judge(record, 0, record.value)
+    for place, value in zip(singles, values, strict=True):
+        chunk.judge(place, 0, value)
 
 
 def _arrivals(chunk: _Chunk) -> list[int]:
     """`received_at`, else the record's `arrival` header (a replay), else its timestamp."""
-    arrivals: list[int] = []
-    previous, arrival = None, 0
-    for row, record in zip(chunk.rows, chunk.records, strict=True):
-        own = row.received_at
-        if own is not UNSET:
-            arrivals.append(own)
-            continue
-        if record is not previous:
-            previous = record
-            told = header_int(record.headers, "arrival") if record.headers else None
-            arrival = max(0, record.timestamp) if told is None else told  # -1: it has none
-        arrivals.append(arrival)
-    return arrivals
+    records, places = chunk.records, chunk.places
+    told = [max(0, timestamp) for timestamp in records.timestamps]  # -1: it has none
+    if records.headers is not None:
+        for place, headers in enumerate(records.headers):
+            if headers and (arrival := header_int(headers, "arrival")) is not None:
+                told[place] = arrival
+    return [
+        told[place] if row.received_at is UNSET else row.received_at
+        for row, place in zip(chunk.rows, places, strict=True)
+    ]
 
 
 def validate(
-    records: Sequence[Record],
+    records: Records,
     closed_at: Callable[[Sequence[str]], Mapping[str, int | None]],
     retention_ms: int,
 ) -> Validated:
@@ -382,16 +368,17 @@ def validate(
     if not good.all():
         elements: dict[tuple[int, int], Sequence[bytes]] = {}
         for at in np.flatnonzero(~good).tolist():
-            record, index = chunk.records[at], chunk.indexes[at]
+            place, index = chunk.places[at], chunk.indexes[at]
+            record = records.at(place)
             reason, detail = _why(rows[at], known, arrivals[at], retention_ms)
             raw = _raw_of(record, index, elements)
             attempts = (header_int(record.headers, "attempts") or 0) + 1
-            place = record.partition, record.offset, index
-            chunk.rejected.append(Rejected(raw, reason, detail, *place, arrivals[at], attempts))
+            source = record.partition, record.offset, index
+            chunk.rejected.append(Rejected(raw, reason, detail, *source, arrivals[at], attempts))
         kept = good.tolist()
         rows, venues = list(compress(rows, kept)), list(compress(venues, kept))
         arrivals = list(compress(arrivals, kept))
-        chunk.records = list(compress(chunk.records, kept))
+        chunk.places = list(compress(chunk.places, kept))
         chunk.indexes = list(compress(chunk.indexes, kept))
         scanned = scanned[good]
     return Validated(
@@ -404,7 +391,7 @@ def validate(
             [row.source for row in rows],
             [row.party for row in rows],
             arrivals,
-            chunk.records,
+            chunk.places,
             chunk.indexes,
         ),
         chunk.rejected,

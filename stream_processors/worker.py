@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 import faust
@@ -22,11 +22,9 @@ from schemas.settings import Settings
 from stream_processors.balance import BalancedAssignor
 from stream_processors.chunks import ChunkApp, Fetching, Pace
 from stream_processors.metrics import Metrics
+from stream_processors.records import Records
 
 log: Final = logging.getLogger(__name__)
-
-# A chunk: the topic's partition and the Kafka records.
-Process = Callable[[int, Sequence[Any]], Awaitable[None]]
 
 # A worker that fails must be gone soon after, even when its shutdown hangs: Kafka redelivers to the next.
 _GIVE_UP_STOPPING_S: Final = 10.0
@@ -59,7 +57,7 @@ class Role:
         """Connect, load what is needed before the first chunk."""
         raise NotImplementedError
 
-    async def process(self, partition: int, records: Sequence[Any], stale: Callable[[], bool]) -> None:
+    async def process(self, partition: int, records: Records, stale: Callable[[], bool]) -> None:
         """Do everything that a chunk asks for; return when it is durable.
 
         `stale` tells whether the partition went elsewhere, or is delivered again, since the chunk was: then

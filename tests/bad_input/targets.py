@@ -16,7 +16,8 @@ from schemas.events import Venue
 from schemas.qr import parse_person, parse_venue
 from sinks import rows
 from stream_processors.cases import CaseRecord, read_case_record
-from stream_processors.validation import Record, Validated, validate
+from stream_processors.records import Record, Records
+from stream_processors.validation import Validated, validate
 from tests.bad_input import oracle
 
 NOW: Final = 1_795_000_000_000
@@ -43,8 +44,8 @@ def scans(data: bytes) -> None:
     """A chunk is judged as its records alone are, and as the oracle judges them."""
     values = data.split(_SPLIT)[:8]
     records = [Record(value, offset, NOW) for offset, value in enumerate(values)]
-    together = validate(records, _closed_at, oracle.RETENTION_MS)
-    apart = [validate([record], _closed_at, oracle.RETENTION_MS) for record in records]
+    together = validate(Records.of(records), _closed_at, oracle.RETENTION_MS)
+    apart = [validate(Records.of([record]), _closed_at, oracle.RETENTION_MS) for record in records]
     assert _told(together) == sorted(line for each in apart for line in _told(each)), "a neighbour matters"
 
     def ids(*found: Validated) -> list[str]:

@@ -12,7 +12,8 @@ import pytest
 from producers.dead_letters import DeadLetter
 from schemas import topics
 from schemas.settings import Settings
-from stream_processors.validation import Record, validate
+from stream_processors.records import Record, Records
+from stream_processors.validation import validate
 from tests.bad_input import oracle
 from tests.bad_input.mutate import MUTATIONS, Made, Maker
 from tests.bad_input.run import ROLES, Outcome, Run
@@ -54,9 +55,9 @@ def test_validation_says_what_the_oracle_says(seed: int) -> None:
                     wanted_bad[offset, index, verdict] += 1
                 else:
                     wanted_good[scan["scan_id"]] += 1
-        chunk = [
+        chunk = Records.of(
             Record(made.value, offset, made.timestamp, made.headers) for offset, made in enumerate(records)
-        ]
+        )
         found = validate(chunk, closed_at, oracle.RETENTION_MS)
         bad = Counter(
             (

@@ -17,6 +17,7 @@ from schemas.export import asyncapi, file_name, json_schemas
 from schemas.topics import TOPICS
 from sinks import rows
 from stream_processors import validation
+from stream_processors.records import Record, Records
 from stream_processors.touches import read_touches
 from tests.compat.differences import differences
 
@@ -61,8 +62,8 @@ def headers(sample: Sample) -> list[tuple[str, bytes]]:
 
 def _scan(sample: Sample) -> object:
     count = len(sample["value"]) if isinstance(sample["value"], list) else 1
-    record = validation.Record(orjson.dumps(sample["value"]), 0, 1_612_769_400_000, headers(sample))
-    judged = validation.validate([record], dict.fromkeys, 30 * 86_400_000)
+    record = Record(orjson.dumps(sample["value"]), 0, 1_612_769_400_000, headers(sample))
+    judged = validation.validate(Records.of([record]), dict.fromkeys, 30 * 86_400_000)
     assert judged.rejected == []
     scans = judged.scans
     assert len(scans) == count

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from deploy.cli import roles as cli
 from stream_processors import roles
 from stream_processors.chunks import ChunkConsumer
+from stream_processors.records import Records
 
 _NEVER = threading.Event()
 
@@ -24,7 +25,7 @@ def main() -> None:
     how, number = sys.argv[1], int(sys.argv[2])
 
     async def failing(
-        self: roles.IngestRole, partition: int, records: Sequence[Any], stale: Callable[[], bool]
+        self: roles.IngestRole, partition: int, records: Records, stale: Callable[[], bool]
     ) -> None:
         asyncio.get_running_loop().run_in_executor(None, _NEVER.wait)
         raise RuntimeError("this chunk fails")

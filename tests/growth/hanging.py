@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from deploy.cli import roles as cli
 from stream_processors import roles
+from stream_processors.records import Records
 
 
 def hang_if(file: Path) -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     process = roles.IngestRole.process
 
     async def hanging(
-        self: roles.IngestRole, partition: int, records: Sequence[Any], stale: Callable[[], bool]
+        self: roles.IngestRole, partition: int, records: Records, stale: Callable[[], bool]
     ) -> None:
         hang_if(file)
         await process(self, partition, records, stale)

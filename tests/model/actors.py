@@ -20,9 +20,9 @@ from stream_processors.layout import Layout
 from stream_processors.matcher import Matcher, MatcherTopics
 from stream_processors.metrics import Metrics
 from stream_processors.outputs import Out, PublishError
+from stream_processors.records import Record, Records
 from stream_processors.store import Store
 from stream_processors.touches import read_touches
-from stream_processors.validation import Record
 from stream_processors.venues import Register
 from tests.model.scripts import thawed
 
@@ -176,7 +176,7 @@ class Actors:
         names = IngestTopics("scans", "visits", "touched", "scans.rejected")
         parts = self._parts(port, known) | {"producer": _Producer(port), "topics": names}
         role = self.ingest(retention_days=RETENTION_DAYS, **parts)
-        return role.process([Record(value, 0, self.now_ms)])
+        return role.process(Records.of([Record(value, 0, self.now_ms)]))
 
     def _cases(self, port: Port, known: Known) -> Cases:
         names = CaseTopics("cases", "touched", "cases.rejected")

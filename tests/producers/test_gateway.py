@@ -37,7 +37,8 @@ from schemas import topics
 from schemas.codes import check_character
 from schemas.events import SCAN
 from schemas.settings import Settings
-from stream_processors.validation import Record, validate
+from stream_processors.records import Record, Records
+from stream_processors.validation import validate
 from tests.producers.test_publisher import read
 
 CODE = "CDEFHJK" + check_character("CDEFHJK")
@@ -202,8 +203,8 @@ def test_the_gateway_and_ingest_agree_about_time(after: int, days: int) -> None:
     posting = read_posting(body, posted)
     told = [each.reason for each in posting.problems]
     # as another gateway would have written it to the topic
-    record = Record(body, 0, NOW)
-    verdicts = validate([record], dict.fromkeys, days * DAY).rejected
+    record = Records.of([Record(body, 0, NOW)])
+    verdicts = validate(record, dict.fromkeys, days * DAY).rejected
     assert told == [each.reason for each in verdicts]
 
 
@@ -358,7 +359,7 @@ def test_a_body_without_a_scan_is_refused_as_a_whole_where_ingest_says_malformed
     with pytest.raises(BodyError) as error:
         read_posting(body, posted_at(NOW))
     assert error.value.status == 400
-    (verdict,) = validate([Record(body, 0, NOW)], dict.fromkeys, RETENTION).rejected
+    (verdict,) = validate(Records.of([Record(body, 0, NOW)]), dict.fromkeys, RETENTION).rejected
     assert verdict.reason == "malformed"
 
 
@@ -366,7 +367,7 @@ def test_a_body_without_a_scan_is_refused_as_a_whole_where_ingest_says_malformed
 def test_the_gateway_and_ingest_agree_about_what_is_no_object(odd: Any) -> None:
     body = orjson.dumps([scan(), odd, {}])
     told = [(each.index, each.reason) for each in read_posting(body, posted_at(NOW)).problems]
-    verdicts = validate([Record(body, 0, NOW)], dict.fromkeys, RETENTION).rejected
+    verdicts = validate(Records.of([Record(body, 0, NOW)]), dict.fromkeys, RETENTION).rejected
     assert told == [(each.index, each.reason) for each in verdicts] == [(1, "malformed"), (2, "invalid")]
 
 

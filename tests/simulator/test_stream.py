@@ -17,7 +17,8 @@ from producers.simulator.days import DAY_MS, visits
 from producers.simulator.stream import INVALID, Shares, Stream
 from schemas.events import SCAN
 from schemas.times import local_day
-from stream_processors.validation import Record, validate
+from stream_processors.records import Record, Records
+from stream_processors.validation import validate
 
 END = 1_795_395_000_000
 THURSDAY = local_day(END // 60_000) - 4
@@ -81,7 +82,7 @@ def test_the_truth_is_what_a_validator_finds_in_the_bytes() -> None:
     codes = {venue.code: number for number, venue in enumerate(stream.province.venues)}
     scans, broken = everything(stream)
     truth = stream.truth()
-    records = [Record(value, offset, END) for offset, value in enumerate([*scans, *broken])]
+    records = Records.of(Record(value, offset, END) for offset, value in enumerate([*scans, *broken]))
     found = validate(records, lambda asked: {code: None for code in asked if code in codes}, 30 * DAY_MS)
     kind = {"in": 0, "out": 1, "void": 2}
     marks = {

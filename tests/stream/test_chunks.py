@@ -11,22 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_processors.chunks import ChunkConsumer, Fetching, Pace, cut_chunks
+from stream_processors.records import Record, Records
 
 
 @given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 10), st.integers(1, 500))
 def test_cutting_keeps_every_record_in_order_within_the_bounds(
     sizes: list[int], max_records: int, max_bytes: int
 ) -> None:
-    records = [SimpleNamespace(value=b"x" * size) for size in sizes]
-    chunks = list(cut_chunks(records, max_records, max_bytes))
+    records = [Record(b"x" * size, offset, 0) for offset, size in enumerate(sizes)]
+    chunks = list(cut_chunks(Records.of(records), max_records, max_bytes))
     assert [record for chunk in chunks for record in chunk] == records
-    for chunk in chunks:
+    for chunk, after in zip(chunks, [*chunks[1:], None], strict=False):
         assert 1 <= len(chunk) <= max_records
-        assert len(chunk) == 1 or sum(len(record.value) for record in chunk) <= max_bytes
+        assert len(chunk) == 1 or chunk.size <= max_bytes
+        # none is smaller than it has to be
+        assert after is None or len(chunk) == max_records or chunk.size + after[:1].size > max_bytes
 
 
 def test_a_tombstone_is_a_record_like_another() -> None:
-    assert [len(chunk) for chunk in cut_chunks([SimpleNamespace(value=None)] * 3, 2)] == [2, 1]
+    assert [len(chunk) for chunk in cut_chunks(Records.of([Record(None, 0, 0)] * 3), 2)] == [2, 1]
 
 
 def test_fetches_wait_longer_only_while_much_comes() -> None:
@@ -147,7 +150,7 @@ def test_a_fetch_that_ends_during_the_last_steps_forgets_nothing() -> None:
         bare.log = SimpleNamespace(warning=lambda *_: None)  # the seek itself wants a broker
 
         async def fetch(_: float) -> tuple[dict[Any, Any], None]:
-            return {tp: [SimpleNamespace(offset=8, value=b"{}")]}, None
+            return {tp: [Records.of([Record(b"{}", 8, 0)])]}, None
 
         bare._wait_next_records = fetch
         assert [each async for each in bare.getmany(1.0)] == []

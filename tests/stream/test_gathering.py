@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,11 +11,11 @@ from hypothesis import strategies as st
 
 from stream_processors import gathering
 from stream_processors.gathering import Gathering
-from stream_processors.validation import Record
+from stream_processors.records import Record, Records
 
 
-def record(offset: int, size: int = 1, partition: int = 0) -> Record:
-    return Record(b"x" * size, offset, 0, (), partition)
+def chunk(*offsets: int, size: int = 1, partition: int = 0) -> Records:
+    return Records.of(Record(b"x" * size, offset, 0, (), partition) for offset in offsets)
 
 
 @given(
@@ -32,7 +31,7 @@ def test_every_chunk_is_done_once_and_before_it_is_said_to_be(
     pieces: list[int] = []
     under_way = 0
 
-    async def work(records: Sequence[Any]) -> None:
+    async def work(records: Records) -> None:
         nonlocal under_way
         under_way += 1
         assert under_way <= places
@@ -47,9 +46,9 @@ def test_every_chunk_is_done_once_and_before_it_is_said_to_be(
         gathering = Gathering(work, places, most, enough)
 
         async def one(number: int, partition: int, count: int, stale: bool) -> None:
-            mine = [record(number * 10 + at, partition=partition) for at in range(count)]
+            mine = chunk(*(number * 10 + at for at in range(count)), partition=partition)
             await gathering.process(mine, lambda: stale)
-            assert stale or {each.offset for each in mine} <= set(done[partition])
+            assert stale or set(mine.offsets) <= set(done[partition])
 
         await asyncio.wait_for(
             asyncio.gather(*(one(number, *chunk) for number, chunk in enumerate(chunks))), timeout=10
@@ -74,7 +73,7 @@ def pieces_of(chunks: int, places: int, enough: int) -> list[int]:
     pieces: list[int] = []
     gate, begun = asyncio.Event(), asyncio.Event()
 
-    async def work(records: Sequence[Any]) -> None:
+    async def work(records: Records) -> None:
         pieces.append(len(records))
         begun.set()
         await gate.wait()
@@ -82,7 +81,7 @@ def pieces_of(chunks: int, places: int, enough: int) -> list[int]:
     async def everything() -> None:
         gathering = Gathering(work, places, enough=enough)
         for at in range(chunks):
-            task = asyncio.create_task(gathering.process([record(at, partition=at % 3)], lambda: False))
+            task = asyncio.create_task(gathering.process(chunk(at, partition=at % 3), lambda: False))
             tasks.append(task)
             await begun.wait()
             await asyncio.sleep(0)
@@ -111,21 +110,21 @@ def test_what_one_fetch_brought_is_one_piece_though_it_comes_one_after_the_other
     monkeypatch.setattr(gathering, "COMPANY_S", 0.2)  # turns of the loop, however slow the machine
     pieces: list[int] = []
 
-    async def work(records: Sequence[Any]) -> None:
+    async def work(records: Records) -> None:
         pieces.append(len(records))
 
     async def everything() -> None:
         of_fetches = Gathering(work, 4)
-        await of_fetches.process([record(0, size=gathering.FEW_BYTES)], lambda: False)
+        await of_fetches.process(chunk(0, size=gathering.FEW_BYTES), lambda: False)
         tasks = []
         for at in range(4):
-            tasks.append(asyncio.create_task(of_fetches.process([record(at, partition=at)], lambda: False)))
+            tasks.append(asyncio.create_task(of_fetches.process(chunk(at, partition=at), lambda: False)))
             await asyncio.sleep(0)  # an agent's queue takes turns of the loop
             await asyncio.sleep(0)
         await asyncio.gather(*tasks)
-        await of_fetches.process([record(9)], lambda: False)
+        await of_fetches.process(chunk(9), lambda: False)
         monkeypatch.setattr(gathering, "COMPANY_S", 3600)
-        await asyncio.wait_for(of_fetches.process([record(10)], lambda: False), timeout=10)
+        await asyncio.wait_for(of_fetches.process(chunk(10), lambda: False), timeout=10)
 
     asyncio.run(everything())
     assert pieces == [1, 4, 1, 1]  # few came last: who comes alone then waits for nobody
@@ -134,13 +133,13 @@ def test_what_one_fetch_brought_is_one_piece_though_it_comes_one_after_the_other
 def test_what_is_worth_a_piece_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gathering, "COMPANY_S", 3600)
 
-    async def work(records: Sequence[Any]) -> None:
+    async def work(records: Records) -> None:
         pass
 
     async def everything() -> None:
         large = Gathering(work, 4, enough=gathering.FEW_BYTES)
-        await asyncio.wait_for(large.process([record(0, gathering.FEW_BYTES)], lambda: False), timeout=10)
-        await asyncio.wait_for(large.process([record(1, gathering.FEW_BYTES)], lambda: False), timeout=10)
+        await asyncio.wait_for(large.process(chunk(0, size=gathering.FEW_BYTES), lambda: False), timeout=10)
+        await asyncio.wait_for(large.process(chunk(1, size=gathering.FEW_BYTES), lambda: False), timeout=10)
 
     asyncio.run(everything())
 
@@ -148,17 +147,17 @@ def test_what_is_worth_a_piece_waits_for_nothing(monkeypatch: pytest.MonkeyPatch
 def test_a_failure_is_that_of_every_chunk_of_the_piece() -> None:
     gate, begun = asyncio.Event(), asyncio.Event()
 
-    async def work(records: Sequence[Any]) -> None:
+    async def work(records: Records) -> None:
         begun.set()
         await gate.wait()
-        if records[0].offset:
+        if records.offsets[0]:
             raise RuntimeError("no")
 
     async def everything() -> list[Any]:
         gathering = Gathering(work, 1)
         tasks = []
         for at in range(4):
-            tasks.append(asyncio.create_task(gathering.process([record(at)], lambda: False)))
+            tasks.append(asyncio.create_task(gathering.process(chunk(at), lambda: False)))
             await begun.wait()
         await asyncio.sleep(0.01)
         gate.set()

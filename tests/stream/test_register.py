@@ -22,7 +22,7 @@ from schemas.departments import department_of
 from schemas.events import Venue
 from schemas.settings import Settings
 from stream_processors.ingest import Ingest
-from stream_processors.validation import Record
+from stream_processors.records import Record, Records
 from stream_processors.venues import Register, VenueTable
 
 _CODES = sorted(new_code((), choose=random.Random(seed).choice) for seed in range(6))
@@ -123,7 +123,8 @@ def test_a_venue_that_came_while_its_scans_were_judged_is_known() -> None:
         retention_days=30,
         clock_ms=lambda: now,
     )
-    judged = asyncio.run(ingest._validated([Record(orjson.dumps({**scan, "scanned_at": now}), 0, now, ())]))
+    records = Records.of([Record(orjson.dumps({**scan, "scanned_at": now}), 0, now, ())])
+    judged = asyncio.run(ingest._validated(records))
     assert not judged.rejected
     assert len(judged.scans) == 1
 

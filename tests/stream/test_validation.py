@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.codes import check_character
-from stream_processors.validation import Record, Validated, validate
+from stream_processors.records import Record, Records
+from stream_processors.validation import Validated, validate
 
 CODE = "CDEF" + check_character("CDEF")
 CLOSED = "HJKM" + check_character("HJKM")
@@ -39,7 +40,7 @@ def judge(
     *values: bytes | None, timestamp: int = NOW, headers: list[tuple[str, bytes]] | None = None
 ) -> Validated:
     records = [Record(value, offset, timestamp, headers or ()) for offset, value in enumerate(values)]
-    return validate(records, closed_at, 30 * DAY)
+    return validate(Records.of(records), closed_at, 30 * DAY)
 
 
 def dumps(value: object) -> bytes:
@@ -138,7 +139,7 @@ def test_arrival_is_received_at_then_the_header_then_the_timestamp() -> None:
 
 def test_headers_without_a_value_are_passed_over() -> None:
     records = [Record(b"{", 0, NOW, [("arrival", None), ("attempts", None)])]
-    rejected = validate(records, closed_at, 30 * DAY).rejected
+    rejected = validate(Records.of(records), closed_at, 30 * DAY).rejected
     assert [(bad.arrival, bad.attempts) for bad in rejected] == [(NOW, 1)]
 
 
