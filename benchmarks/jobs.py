@@ -113,6 +113,12 @@ JOBS: Final = {
             share=0.1,
         ),
         Job(
+            "faust, take(1000), a visit a record",
+            "stock agent, a Redis pipeline a batch, each visit sent by itself as Faust's documentation sends",
+            lambda _: _faust("benchmarks.peers.faust_take_each"),
+            share=0.1,
+        ),
+        Job(
             "faust, per event",
             "stock agent, a Redis call and a record of visits an event",
             lambda _: _faust("benchmarks.peers.faust_event"),
