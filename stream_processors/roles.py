@@ -358,6 +358,7 @@ class MatcherRole(_StoreRole):
 
     async def process(self, partition: int, records: Records, stale: Callable[[], bool]) -> None:
         await self._until_whole()  # a decision from half the marks would be wrong
+        # a record without a value, of whoever else writes there, asks for nothing
         touches = [touch for value in records.values if value is not None for touch in read_touches(value)]
         await self._matcher.process(partition, touches, stale)
 
