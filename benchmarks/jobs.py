@@ -114,7 +114,7 @@ JOBS: Final = {
         ),
         Job(
             "faust, take(1000), a visit a record",
-            "stock agent, a Redis pipeline a batch, each visit sent by itself as Faust's documentation sends",
+            "stock agent, a Redis pipeline a batch, each visit sent by itself as agents usually send",
             lambda _: _faust("benchmarks.peers.faust_take_each"),
             share=0.1,
         ),

@@ -1,4 +1,4 @@
-"""What both Faust peers share: the app, the topics, and deduplication by one Redis call or pipeline.
+"""What the Faust peers share: the app, the topics, and deduplication by one Redis call or pipeline.
 
 Faust flushes its producer before it commits offsets, so a visit that was sent is durable by then.
 """
@@ -6,13 +6,15 @@ Faust flushes its producer before it commits offsets, so a visit that was sent i
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
 
 import faust
 import redis.asyncio
 
-from benchmarks.peers.scans import bucket, mark, tag
-from schemas.events import Scan
+from benchmarks.peers.scans import bucket, mark, tag, valid_scans, visit
+from schemas.events import Scan, Visit
 
 app = faust.App(
     os.environ["BENCH_GROUP"],
@@ -40,3 +42,15 @@ async def unique(found: Sequence[Scan]) -> list[Scan]:
         pipeline.hsetnx(bucket(scan), mark(scan), tag(scan))
     answers = await pipeline.execute()
     return [scan for scan, new in zip(found, answers, strict=True) if new]
+
+
+_RECORDS: Final = max(1, 1000 // int(os.environ["BENCH_PACKED"]))
+
+
+async def visits_of(stream: Any) -> AsyncIterator[list[Visit]]:
+    """Those of about 1,000 scans at a time; a batch tells no timestamps, so a scan arrives now."""
+    async for values in stream.take(_RECORDS, within=0.2):
+        found = valid_scans(values)
+        if found and (new := await unique(found)):
+            arrival = time.time_ns() // 1_000_000
+            yield [visit(scan, arrival) for scan in new]

@@ -1,24 +1,16 @@
-"""The peer: the ingest job as a Faust agent that takes about 1,000 scans at once."""
+"""The peer: the ingest job as a Faust agent that takes about 1,000 scans at once, and packs their visits."""
 
 from __future__ import annotations
 
-import os
-import time
 from typing import Any
 
 import orjson
 
-from benchmarks.peers.faust_app import app, scans, unique, visits
-from benchmarks.peers.scans import valid_scans, visit
-
-_RECORDS = max(1, 1000 // int(os.environ["BENCH_PACKED"]))
+from benchmarks.peers.faust_app import app, scans, visits, visits_of
 
 
 @app.agent(scans)  # type: ignore[untyped-decorator]
 async def ingest(stream: Any) -> None:
-    """A batch of records at a time; a batch tells no timestamps, so a scan arrives now."""
-    async for values in stream.take(_RECORDS, within=0.2):
-        found = valid_scans(values)
-        if found and (new := await unique(found)):
-            arrival = time.time_ns() // 1_000_000
-            await visits.send(value=orjson.dumps([visit(scan, arrival) for scan in new]))
+    """A batch of records at a time, their visits as one."""
+    async for batch in visits_of(stream):
+        await visits.send(value=orjson.dumps(batch))
