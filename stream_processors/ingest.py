@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import compress
-from typing import Final
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain, compress
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,7 +25,8 @@ from stream_processors.outputs import DurableProducer, Out
 from stream_processors.poison import PoisonAlarm
 from stream_processors.records import Records
 from stream_processors.requests import Marks
-from stream_processors.store import DUPLICATE, ERASED, NEW, Ingested, Store
+from stream_processors.store import DUPLICATE, ERASED, MARKS_A_CALL, NEW, Ingested, Store
+from stream_processors.together import Together
 from stream_processors.touches import Touch, touched_records
 from stream_processors.validation import Accepted, Rejected, Validated, header_int, validate
 from stream_processors.venues import VenueTable
@@ -105,6 +106,16 @@ def visit_records(topic: str, scans: Accepted, marks: Marks, verdicts: str) -> l
     ]
 
 
+# Trips to Redis at once, of scans: while one is executed, the next has been sent. Redis is what a backlog
+# fills, and a mark costs it the less, the more of a venue's hour come with it (docs/DESIGN.md).
+_ADDING: Final = 2
+
+
+class _Asked(NamedTuple):
+    marks: Marks
+    watched: Sequence[str]  # venues whose flags matter
+
+
 class Ingest:
     """Validate, deduplicate, bucket, and tell the matcher: one chunk at a time."""
 
@@ -121,6 +132,7 @@ class Ingest:
         poison: PoisonAlarm | None = None,
     ) -> None:
         self._store = store
+        self._adding = Together[_Asked, Ingested](self._add, _ADDING, MARKS_A_CALL)
         self._venues = venues
         self._producer = producer
         self._topics = topics
@@ -139,7 +151,7 @@ class Ingest:
         if validated.scans:
             marks = marks_of(validated.scans)
             watched, ancestors = self._watched(marks)
-            found = await self._store.add_scans(marks, watched)
+            found = await self._added(marks, watched)
             verdicts = found.verdicts
             if ERASED in verdicts:
                 out += self._erased(records, validated.scans, verdicts)
@@ -149,6 +161,25 @@ class Ingest:
                 out += touched_records(topics.touched, touches)
         await self._producer.send(out)
         self._count(validated, verdicts, len(touches))
+
+    async def _added(self, marks: Marks, watched: Sequence[str]) -> Ingested:
+        """Both steps of the scans of a chunk, with those of chunks that wait for Redis as well."""
+        added = self._adding.add(_Asked(marks, watched), len(marks))
+        self._adding.begin()
+        return await added
+
+    async def _add(self, asked: Sequence[_Asked]) -> list[Ingested]:
+        if len(asked) == 1:
+            return [await self._store.add_scans(*asked[0])]
+        marks = Marks.joined([one.marks for one in asked])
+        watched = list(set(chain.from_iterable(one.watched for one in asked)))
+        found = await self._store.add_scans(marks, watched)
+        # whoever has none of the flags and cases that were found passes them over
+        ends = list(accumulate(len(one.marks) for one in asked))
+        return [
+            replace(found, verdicts=found.verdicts[start:end])
+            for start, end in zip([0, *ends], ends, strict=False)
+        ]
 
     def _erased(self, records: Records, scans: Accepted, verdicts: str) -> list[Out]:
         """Scans of erased persons as rejected ones, without their bytes: in there they would be back."""

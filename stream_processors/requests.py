@@ -52,6 +52,25 @@ class Marks:
             scan_ids, persons, venues, *(np.array(column, np.int64) for column in (hours, minutes, kinds))
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[Marks]) -> Self:
+        """One behind the other."""
+
+        def texts(column: str) -> list[str]:
+            return list(chain.from_iterable(getattr(part, column) for part in parts))
+
+        def numbers(column: str) -> NDArray[np.int64]:
+            return np.concatenate([getattr(part, column) for part in parts])
+
+        return cls(
+            texts("scan_ids"),
+            texts("persons"),
+            texts("venues"),
+            numbers("hours"),
+            numbers("minutes"),
+            numbers("kinds"),
+        )
+
     def __len__(self) -> int:
         return len(self.scan_ids)
 

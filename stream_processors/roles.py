@@ -36,10 +36,11 @@ from stream_processors.venues import VenueTable
 
 log: Final = logging.getLogger(__name__)
 
-# Pieces of ingest that are under way at once: while one waits for Redis or Kafka, the next is parsed. Chunks
-# beyond them wait to be gathered into the next one.
-_INGEST_PIECES: Final = 6
-_INGEST_CHUNKS: Final = 24
+# Pieces of ingest that are under way at once: two trips to Redis of three each, and as many that are parsed
+# or written meanwhile. Chunks beyond them wait to be gathered into the next one. A fetch brings up to 16;
+# with places for 24, none waited a sixth of the time (docs/DESIGN.md).
+_INGEST_PIECES: Final = 10
+_INGEST_CHUNKS: Final = 40
 
 
 # Of 20,000 scans a second a fetch would bring each time what one gateway just sent. What a chunk costs by

@@ -42,8 +42,8 @@ from stream_processors.requests import (
 from stream_processors.scripts import OnFull, Scripts
 from stream_processors.servers import Servers
 
-# Some 20 ms of Redis, which others wait for
-_MARKS_A_CALL: Final = 4_000
+# Some 40 ms of Redis, which others wait for
+MARKS_A_CALL: Final = 11_000
 # So few are mostly all new, and then both steps are one call, which spares a trip. Of more, some are no news
 # nearly always, and what was laid down for the second step would be thrown away.
 _AT_ONCE: Final = 100
@@ -157,8 +157,8 @@ class Store:
         verdicts = np.empty(len(marks), np.uint8)
         flags: dict[str, list[Case]] = {}
         cases: dict[str, list[Case]] = {}
-        for start in range(0, len(marks), _MARKS_A_CALL):
-            part = marks[start : start + _MARKS_A_CALL]
+        for start in range(0, len(marks), MARKS_A_CALL):
+            part = marks[start : start + MARKS_A_CALL]
             buckets = gather(layout, part)
             marking = marks_calls(layout, part, buckets, flag_venues)
             script = "add_marks"
@@ -216,9 +216,9 @@ class Store:
         for hour, venue in places:
             by_venue.setdefault(venue, []).append(self.layout.bucket(venue, hour))
         calls: list[Call] = [
-            ("erase_marks", keys[start : start + _MARKS_A_CALL], [field])
+            ("erase_marks", keys[start : start + MARKS_A_CALL], [field])
             for keys in by_venue.values()
-            for start in range(0, len(keys), _MARKS_A_CALL)
+            for start in range(0, len(keys), MARKS_A_CALL)
         ]
         return sum(await self._scripts.run_all(calls)) if calls else 0
 

@@ -210,8 +210,10 @@ class Actors:
         task = asyncio.get_running_loop().create_task(work)
         await asyncio.wait([task, port.next], return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            task.cancel()
-            await asyncio.wait([task])
+            tasks = asyncio.all_tasks() - {cast(Any, asyncio.current_task())}  # an actor may have several
+            for each in tasks:
+                each.cancel()
+            await asyncio.wait(tasks)
             return port.next.result()
         if isinstance(task.exception(), PublishError):
             return DEAD
