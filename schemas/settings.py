@@ -7,10 +7,10 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Any, Final, Literal, Self, cast, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -34,6 +34,13 @@ _KAFKA_SERVER: Final = re.compile(
 _JSON_FORMS: Final = {
     "gateway_keys": 'JSON, device → API key, such as {"gate-1": "its secret"}',
     "partitions": 'JSON, topic → number, such as {"scans": 12}',
+}
+
+
+# schemes, and what a setting with a URL has to look like
+_URLS: Final = {
+    "redis": ({"redis", "rediss"}, "redis://host:port/0, or redis+cluster://host:port,host:port"),
+    "clickhouse": ({"clickhouse", "clickhouses"}, "clickhouse://user:password@host:port/database"),
 }
 
 
@@ -166,24 +173,22 @@ class Settings(BaseSettings):
 
     @field_validator("redis", "clickhouse")
     @classmethod
-    def _url(cls, url: str) -> str:
-        for node in redis_cluster(url) or ([url] if url else ()):
+    def _url(cls, url: str, of: ValidationInfo) -> str:
+        schemes, form = _URLS[cast(str, of.field_name)]
+        nodes = redis_cluster(url) if of.field_name == "redis" else None
+        for node in nodes or ([url] if url else ()):
             parts = urlsplit(node)
             try:
                 port = parts.port
             except ValueError:
                 port = None
-            in_cluster = redis_cluster(url) is not None
             if (
-                (in_cluster and parts.path not in {"", "/0"})  # a cluster has no other database
-                or parts.scheme not in {"redis", "rediss", "clickhouse", "clickhouses"}
+                (nodes is not None and parts.path not in {"", "/0"})  # a cluster has no other database
+                or parts.scheme not in schemes
                 or not parts.hostname
                 or not port
             ):
-                raise ValueError(
-                    f"{url!r} is not like redis://host:port/0, redis+cluster://host:port,host:port or"
-                    " clickhouse://user:password@host:port/db"
-                )
+                raise ValueError(f"must be like {form}")  # what was given may have a password in it
         return url
 
     def topic(self, topic: Topic) -> str:

@@ -89,7 +89,12 @@ def test_an_address_of_kafka_in_each_of_its_forms(
         ("REDIS", "redis+cluster://a:1,b"),
         ("REDIS", "redis+cluster://a:1,b:2/3"),
         ("REDIS", "http+cluster://a:1"),
+        ("REDIS", "clickhouse://default@host:9000/default"),
+        ("REDIS", "clickhouse+cluster://a:1"),
         ("CLICKHOUSE", "http://host:8123/"),
+        ("CLICKHOUSE", "redis://host:6379/0"),
+        ("CLICKHOUSE", "redis+cluster://a:1,b:2"),
+        ("CLICKHOUSE", "clickhouse+cluster://a:1,b:2"),
         ("IDENTITY_KEY", "secret"),
         ("IDENTITY_KEY", "ab" * 31),
         ("REDIS_SHARDS", "many"),
@@ -125,6 +130,10 @@ def test_what_is_wanted_instead_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     assert partitions.startswith("TRUYVET_PARTITIONS: 'scnas' is no topic (there are scans, ")
     kafka = "TRUYVET_KAFKA: must be like host:port[,host:port], without kafka://, user or path"
     assert said("KAFKA", "kafka://me:secret@k1:1") == kafka
+    redis = "TRUYVET_REDIS: must be like redis://host:port/0, or redis+cluster://host:port,host:port"
+    assert said("REDIS", "http://me:secret@k1:1/0") == redis
+    clickhouse = "TRUYVET_CLICKHOUSE: must be like clickhouse://user:password@host:port/database"
+    assert said("CLICKHOUSE", "clickhouse://me:secret@k1:x/db") == clickhouse
     assert said("ROLE", "boss") == (
         "TRUYVET_ROLE: 'boss' is no role: there are tracer, department, analyst, auditor"
     )
