@@ -79,6 +79,20 @@ def test_scan_then_case_and_case_then_scan_name_the_same_people(here: Installati
     assert headers == {"department": b"so-cong-thuong"}
 
 
+def test_a_touch_without_a_value_asks_for_nothing(here: Installation) -> None:
+    """A matcher that cannot read a record ends, and reads it again when it is back, for ever."""
+    venue, at = here.venue(), noon_before_yesterday()
+    here.send(topics.TOUCHED, None, venue)
+    here.flush()
+    here.settle(["matcher"])
+    here.scan(INDEX, venue, at)
+    here.scan(CONTACT, venue, at + 10 * MINUTE)
+    here.settle(["ingest"])
+    here.case(**window(at))
+    here.settle(["cases", "matcher"])
+    assert here.exposed() == {("k1", CONTACT, venue): 50}
+
+
 @either
 def test_withdrawal_narrowing_check_out_and_void(here: Installation) -> None:
     venue, at = here.venue(), noon_before_yesterday()
