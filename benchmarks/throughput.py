@@ -167,7 +167,7 @@ def write(
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, show the table, write the results; 1 when a run is void."""
     options = parse(sys.argv[1:] if argv is None else argv)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 150)
     jobs = chosen_jobs(options.job, console)
     watch = machine.Watch()
     rounds: list[list[Run]] = []
