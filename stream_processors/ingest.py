@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain, compress
+from itertools import accumulate, chain, compress, pairwise
 from typing import Final, NamedTuple
 
 import msgspec
@@ -175,11 +175,8 @@ class Ingest:
         watched = list(set(chain.from_iterable(one.watched for one in asked)))
         found = await self._store.add_scans(marks, watched)
         # whoever has none of the flags and cases that were found passes them over
-        ends = list(accumulate(len(one.marks) for one in asked))
-        return [
-            replace(found, verdicts=found.verdicts[start:end])
-            for start, end in zip([0, *ends], ends, strict=False)
-        ]
+        bounds = pairwise(accumulate((len(one.marks) for one in asked), initial=0))
+        return [replace(found, verdicts=found.verdicts[start:end]) for start, end in bounds]
 
     def _erased(self, records: Records, scans: Accepted, verdicts: str) -> list[Out]:
         """Scans of erased persons as rejected ones, without their bytes: in there they would be back."""

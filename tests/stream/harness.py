@@ -41,6 +41,19 @@ def person(number: int) -> str:
     return f"{number:016x}"
 
 
+def stall(code: str, parent: str | None = None) -> Venue:
+    """A venue as the register has it."""
+    return Venue(
+        code=code,
+        name="Sạp",
+        sector="trade",
+        district="hue",
+        department=department_of("trade", "hue"),
+        parent=parent,
+        dwell=60,
+    )
+
+
 @dataclass
 class Installation:
     """Topics, roles and helpers of one test."""

@@ -18,26 +18,14 @@ from deploy.local.topics import TopicAdmin
 from producers.venues.register import publish_venues
 from schemas import topics
 from schemas.codes import new_code
-from schemas.departments import department_of
 from schemas.events import Venue
 from schemas.settings import Settings
 from stream_processors.ingest import Ingest
 from stream_processors.records import Record, Records
 from stream_processors.venues import Register, VenueTable
+from tests.stream.harness import stall
 
 _CODES = sorted(new_code((), choose=random.Random(seed).choice) for seed in range(6))
-
-
-def venue(code: str, parent: str | None) -> Venue:
-    return Venue(
-        code=code,
-        name="Sạp",
-        sector="trade",
-        district="hue",
-        department=department_of("trade", "hue"),
-        parent=parent,
-        dwell=60,
-    )
 
 
 @given(
@@ -51,7 +39,7 @@ def test_what_is_above_many_is_what_is_above_each_after_every_change(
     """Also with parents that are not known, and in circles, which the topic may hold for a while."""
     register = Register()
     for code, parent, asked in changes:
-        register.put(venue(code, parent if parent != code else None))
+        register.put(stall(code, parent if parent != code else None))
         if asked:
             wanted = {code: above for code in _CODES if (above := register.ancestors(code))}
             assert register.ancestors_of(set(_CODES)) == wanted
@@ -90,7 +78,7 @@ def test_a_record_counts_as_read_once_its_venue_is_in_the_register() -> None:
 
     table.register = Watched()
     table._on_moved = lambda *_: heard.append((table._next[0], _CODES[0] in table.register))
-    table._apply(cast(Any, _Read(venue(_CODES[0], None).model_dump_json().encode())))
+    table._apply(cast(Any, _Read(stall(_CODES[0]).model_dump_json().encode())))
     assert heard == [(4, False), (4, True)]
     assert table._next == {0: 5}
 
@@ -100,7 +88,7 @@ class _FilledMeanwhile(Register):
 
     def closed_at(self, codes: Iterable[str]) -> dict[str, int | None]:
         found = super().closed_at(codes)
-        self.put(venue(_CODES[0], None))
+        self.put(stall(_CODES[0]))
         return found
 
 
@@ -140,7 +128,7 @@ def test_a_broker_that_was_killed_is_asked_for_the_end_of_the_register_again(tmp
         try:
             assert local.wait_until(launch.answers, 30) is None
             TopicAdmin(own).apply()
-            publish_venues(own, [venue(_CODES[0], None)])
+            publish_venues(own, [stall(_CODES[0])])
             table = VenueTable(own.kafka_address, topics.VENUES.name, timeout_s=20)
             table.start()
             process.kill()
@@ -148,7 +136,7 @@ def test_a_broker_that_was_killed_is_asked_for_the_end_of_the_register_again(tmp
             time.sleep(1)  # the broker that comes back is not taken for the one that went
             process = local.start(launch, log)
             assert local.wait_until(launch.answers, 30) is None
-            publish_venues(own, [venue(_CODES[1], None)])
+            publish_venues(own, [stall(_CODES[1])])
             assert asyncio.run(table.get(_CODES[1])) is not None
             assert asyncio.run(table.get(_CODES[2])) is None
         finally:

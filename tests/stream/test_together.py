@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.codes import new_code
-from schemas.departments import department_of
-from schemas.events import Case, Venue
+from schemas.events import Case
 from schemas.settings import Settings
 from stream_processors.ingest import Ingest, IngestTopics
 from stream_processors.layout import Layout
@@ -28,7 +27,7 @@ from stream_processors.servers import connect
 from stream_processors.store import Ingested, Store
 from stream_processors.together import Together
 from stream_processors.venues import Register
-from tests.stream.harness import HOUR, MINUTE, now_ms, person
+from tests.stream.harness import HOUR, MINUTE, now_ms, person, stall
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.integers(1, 3), st.integers(1, 9))
@@ -99,18 +98,7 @@ class _Venues:
     """Some venues, and no news of them."""
 
     def __init__(self, codes: Iterable[str]) -> None:
-        self.register = Register(
-            Venue(
-                code=code,
-                name=code,
-                sector="trade",
-                district="hue",
-                department=department_of("trade", "hue"),
-                dwell=60,
-                parent=None,
-            )
-            for code in codes
-        )
+        self.register = Register(map(stall, codes))
 
     async def look(self, seen: int) -> bool:
         del seen
