@@ -9,7 +9,7 @@ import gc
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -202,7 +202,7 @@ def rows_as(kind: type[Row], *columns: Sequence[Any]) -> list[Row]:
         on = gc.isenabled()
         gc.disable()  # it looks for garbage every 700 tuples, now and then among all that lives: up to 90 ms
         try:
-            return list(map(partial(tuple.__new__, kind), zip(*columns, strict=True)))
+            return list(map(tuple.__new__, repeat(kind), zip(*columns, strict=True)))
         finally:
             if on:
                 gc.enable()
@@ -210,8 +210,7 @@ def rows_as(kind: type[Row], *columns: Sequence[Any]) -> list[Row]:
 
 def hexes(persons: NDArray[np.uint64]) -> list[str]:
     """Persons as 16 hex digits."""
-    text = persons.astype(">u8").tobytes().hex()
-    return [text[at : at + 16] for at in range(0, len(text), 16)]
+    return persons.astype(">u8").tobytes().hex(" ", 8).split()
 
 
 def listed(names: Sequence[Any], numbers: NDArray[np.int64]) -> list[Any]:

@@ -27,8 +27,20 @@ from lookups.answers import (
     rows_as,
 )
 from lookups.asking import incomplete, unknown_venue, withdrawn_case
-from lookups.meetings import contacts, together
-from lookups.presence import Persons, Rows, Spans, changes, live_marks, presences
+from lookups.meetings import contacts, nobody, together
+from lookups.presence import (
+    IN,
+    OUT,
+    VENUE_BITS,
+    VOID,
+    Archived,
+    Persons,
+    Spans,
+    changes,
+    live_marks,
+    ordered,
+    presences,
+)
 from lookups.reading import Reader, dates
 from schemas.events import Kind
 from schemas.times import MS_PER_MINUTE, day_start, local_day
@@ -50,6 +62,8 @@ WHERE status = 'exposed'
 ORDER BY first, venue, person
 """
 
+_KINDS: Final[dict[int, Kind]] = {IN: "in", OUT: "out", VOID: "void"}
+
 _STATUS: Final = "SELECT status FROM cases_current WHERE case_id = %(case)s"
 
 
@@ -64,25 +78,25 @@ class Lookups(Reader):
         """Where a person was in a window, and the marks that say so."""
         self._note("person", window, person=person)
         start, end = window.minutes
-        codes, rows = self._marks_of(_persons(person), start, end)
+        codes, archived = self._marks_of(_persons(person), start, end)
         places = self._places(codes)
         marks = [
             mark
-            for mark in _marks([places[code] for code in codes], rows)
+            for mark in _marks([places[code] for code in codes], archived)
             if start <= mark.at // MS_PER_MINUTE < end
         ]
         marks.sort(key=lambda mark: (mark.at, mark.venue.code, mark.kind))
-        found = self._found(codes, self._presences(codes, rows).clip(start, end))
+        found = self._found(codes, self._presences(codes, archived).clip(start, end))
         found.sort(key=lambda presence: (presence.start, presence.venue.code))
         return PersonTrace(marks, found)
 
     def venue(self, venue: str, window: Window) -> list[Presence]:
         """Who was at a venue in a window, by time. Raises UnknownVenueError."""
         self._note("venue", window, venue=venue)
-        rows = self._marks_at(venue, window)
-        if not len(rows.hour):
+        archived = self._marks_at(venue, window)
+        if not len(archived.mark):
             self._known({venue})
-        spans = self._presences([venue], rows).clip(*window.minutes)
+        spans = self._presences([venue], archived).clip(*window.minutes)
         return self._found([venue], spans.take(np.lexsort((spans.person, spans.start))))
 
     def occupancy(self, venue: str, window: Window) -> list[HourOccupancy]:
@@ -121,16 +135,16 @@ class Lookups(Reader):
         """
         self._note("contacts", window, person=person, min_overlap=min_overlap, linger=linger)
         start, end = window.minutes
-        codes, rows = self._marks_of(_persons(person), start, end)
-        places = self._presences(codes, rows).clip(start, end).infectious(linger)
-        met = list(contacts(self._presences_at(codes, places), places, min_overlap))
-        if not met:
+        codes, archived = self._marks_of(_persons(person), start, end)
+        places = self._presences(codes, archived).clip(start, end).infectious(linger)
+        found = together([nobody(), *contacts(self._presences_at(codes, places), places, min_overlap)])
+        if not len(found):
             return []
-        found = together(met)
-        found = found.take(np.lexsort((found.person, found.venue, found.first)))
-        days, day = np.unique(found.day, return_inverse=True)
+        found = found.take(ordered(found.first - found.first.min(), found.venue, found.person))
+        day = int(found.day.min())
+        days = range(day, int(found.day.max()) + 1)
         own = _minutes_by_day(places)
-        known = [[own.get((venue, when), 0) for when in days.tolist()] for venue in range(len(codes))]
+        known = [[own.get((venue, when), 0) for when in days] for venue in range(len(codes))]
         return rows_as(
             Contact,
             hexes(found.person),
@@ -139,7 +153,7 @@ class Lookups(Reader):
             found.minutes.tolist(),
             (found.first * MS_PER_MINUTE).tolist(),
             (found.last * MS_PER_MINUTE).tolist(),
-            (found.minutes / np.array(known)[found.venue, day]).tolist(),
+            (found.minutes / np.array(known)[found.venue, found.day - day]).tolist(),
         )
 
     def contacts_of_case(self, case_id: str) -> list[Contact]:
@@ -196,19 +210,11 @@ def _place(code: str, register: Sequence[Any]) -> Place:
     return Place(code, *register)
 
 
-def _marks(places: Sequence[Place], rows: Rows) -> Iterator[Mark]:
-    """Every mark of a person's rows once, void ones and what they cancel included."""
-    seen = set()
-    kinds: tuple[tuple[Kind, Persons], ...] = (("in", rows.ins), ("out", rows.outs), ("void", rows.voids))
-    for kind, masks in kinds:
-        for venue, hour, mask in zip(rows.venue.tolist(), rows.hour.tolist(), masks.tolist(), strict=True):
-            left = mask
-            while left:
-                bit = left & -left
-                seen.add((venue, hour * 60 + bit.bit_length() - 1, kind))
-                left ^= bit
-    for venue, minute, kind in seen:
-        yield Mark(places[venue], minute * MS_PER_MINUTE, kind)
+def _marks(places: Sequence[Place], archived: Archived) -> Iterator[Mark]:
+    """Every mark of a person's once, void ones and what they cancel included."""
+    for mark in np.unique(archived.mark).tolist():
+        venue, time = mark >> VENUE_BITS, mark & ((1 << VENUE_BITS) - 1)
+        yield Mark(places[venue], (archived.base + (time >> 2)) * MS_PER_MINUTE, _KINDS[time & 3])
 
 
 def _minutes_by_day(places: Spans) -> dict[tuple[int, int], int]:

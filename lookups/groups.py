@@ -91,8 +91,8 @@ class GroupLookups(Reader):
         self, asked: Asked, exposed: Mapping[int, int], min_overlap: int, every_link: bool
     ) -> tuple[list[str], Met]:
         """The venues, and by time whom these persons met there who was not exposed before."""
-        codes, rows = self._marks_of(asked.person, int(asked.since.min()), int(asked.until.max()))
-        spans = self._presences(codes, rows)
+        codes, archived = self._marks_of(asked.person, int(asked.since.min()), int(asked.until.max()))
+        spans = self._presences(codes, archived)
         who = np.searchsorted(asked.person, spans.person)
         # each one's own limits; with them the number of the person
         start, end = asked.since[who], asked.until[who]
@@ -144,8 +144,8 @@ class GroupLookups(Reader):
         self._note("common", window, persons=list(persons))
         since, until = window.minutes
         who = np.unique(np.array([int(each, 16) for each in persons], np.uint64))
-        codes, rows = self._marks_of(who, since, until)
-        spans = self._presences(codes, rows).clip(since, until)
+        codes, archived = self._marks_of(who, since, until)
+        spans = self._presences(codes, archived).clip(since, until)
         register = self._places([codes[at] for at in np.unique(spans.venue).tolist()])
         alone = np.append(len(spans) > 0, changes(spans.venue, spans.person))[: len(spans)]
         present = np.bincount(spans.venue[alone], minlength=len(codes))

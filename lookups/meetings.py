@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from lookups.presence import Flags, Numbers, Persons, Spans, changes, ordered, ranks
+from lookups.presence import Flags, Numbers, Persons, Spans, changes, numbers_of, ordered, ranks
 from schemas.times import MINUTES_PER_DAY, OFFSET_MINUTES
 
 # Pairs that are in memory at once: of a crowd of 9,000 there are 81 million. So few that their columns stay
@@ -47,6 +47,7 @@ class Met:
 
     def take(self, chosen: Flags | Numbers) -> Met:
         """Some of them."""
+        chosen = numbers_of(chosen)
         return Met(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     def by_time(self) -> Met:
@@ -176,8 +177,8 @@ def contacts(
     lack minutes.
     """
     if chain is not None:
-        chosen = chain.can_matter(spans, places)  # of a crowd hardly anybody: before pairs are made
-        spans, reached = spans.take(chosen), chain.reached[chosen]
+        near = chain.can_matter(spans, places)  # of a crowd hardly anybody: before pairs are made
+        spans, reached = spans.take(near), chain.reached[near]
         until = chain.until(spans, places, reached, min_overlap)
     # a number a source, and one a venue and person: their presences are next to each other
     sources, groups = ranks(places.person), np.zeros(len(spans), np.int64)
@@ -188,35 +189,71 @@ def contacts(
         if chain is not None:
             wanted &= reached[pairs.span] > chain.since[pairs.place]
             wanted &= pairs.start < until[pairs.span]
-        if not wanted.any():
+        chosen = np.flatnonzero(wanted)
+        if not len(chosen):
             continue
-        start, end = pairs.start[wanted], pairs.end[wanted]
-        place, span = pairs.place[wanted], pairs.span[wanted]
-        from_day = (start + OFFSET_MINUTES) // MINUTES_PER_DAY
-        days = (end - 1 + OFFSET_MINUTES) // MINUTES_PER_DAY - from_day + 1
-        part = np.repeat(np.arange(len(start)), days)
-        day = from_day[part] + np.arange(len(part)) - np.repeat(np.cumsum(days) - days, days)
-        midnight = day * MINUTES_PER_DAY - OFFSET_MINUTES
-        first = np.maximum(start[part], midnight)
-        last = np.minimum(end[part], midnight + MINUTES_PER_DAY)
-        place, span, whole = place[part], span[part], (end - start)[part]
-        order = ordered(sources[place], groups[span], day - day.min())
-        place, span, day = place[order], span[order], day[order]
-        apart = changes(sources[place], groups[span], day)
-        starts = np.flatnonzero(np.append(True, apart))
-        first, last = first[order], last[order]
+        parts = _by_day(pairs, chosen)
+        place, span, day = parts.place, parts.span, parts.day
+        first, last, whole = parts.first, parts.last, parts.whole
+        key = (sources[place] * (groups[-1] + 1) + groups[span]) * (np.ptp(day) + 1) + day - day.min()
+        order = np.arange(len(key))
+        if np.any(key[1:] < key[:-1]):  # never of a single source
+            order = ordered(key)
+            key, first, last = key[order], first[order], last[order]
+        # What a source and a person have in common comes by time: the first part is the earliest.
+        starts = np.flatnonzero(np.append(True, changes(key)))
+        ends = np.append(starts[1:], len(key)) - 1
         minutes = np.add.reduceat(last - first, starts)
-        met = Met(
-            places.person[place[starts]],
-            spans.person[span[starts]],
-            spans.venue[span[starts]],
-            day[starts],
-            minutes,
-            np.minimum.reduceat(first, starts),
-            np.maximum.reduceat(last, starts),
+        long_enough = minutes >= min_overlap
+        if whole is not None:
+            long_enough |= np.maximum.reduceat(whole[order], starts) >= min_overlap
+        kept = np.flatnonzero(long_enough)
+        starts = starts[kept]
+        rows = order[starts]
+        yield Met(
+            places.person[place[rows]],
+            spans.person[span[rows]],
+            spans.venue[span[rows]],
+            day[rows],
+            minutes[kept],
+            first[starts],
+            last[ends[kept]],
         )
-        long_enough = (minutes >= min_overlap) | (np.maximum.reduceat(whole[order], starts) >= min_overlap)
-        yield met.take(long_enough)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What pairs have in common, cut at local midnight.
+
+    `whole`: minutes of the overlap that each is a part of; None where nothing had to be cut.
+    """
+
+    span: Numbers
+    place: Numbers
+    day: Numbers
+    first: Numbers
+    last: Numbers
+    whole: Numbers | None
+
+
+def _by_day(pairs: Pairs, chosen: Numbers) -> _Parts:
+    start, end = pairs.start[chosen], pairs.end[chosen]
+    span, place = pairs.span[chosen], pairs.place[chosen]
+    day = (start + OFFSET_MINUTES) // MINUTES_PER_DAY
+    days = (end - 1 + OFFSET_MINUTES) // MINUTES_PER_DAY - day + 1
+    if days.max() == 1:
+        return _Parts(span, place, day, start, end, None)
+    part = np.repeat(np.arange(len(start)), days)
+    day = day[part] + np.arange(len(part)) - np.repeat(np.cumsum(days) - days, days)
+    midnight = day * MINUTES_PER_DAY - OFFSET_MINUTES
+    return _Parts(
+        span[part],
+        place[part],
+        day,
+        np.maximum(start[part], midnight),
+        np.minimum(end[part], midnight + MINUTES_PER_DAY),
+        (end - start)[part],
+    )
 
 
 def first_of_each(met: Met) -> Met:

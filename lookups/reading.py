@@ -15,22 +15,38 @@ from numpy.typing import NDArray
 
 from lookups.answers import Place, Window, listed
 from lookups.asking import Asker, incomplete
-from lookups.presence import MARGIN_HOURS, Numbers, Persons, Rows, Spans, live_marks, presences, rows_of
+from lookups.presence import (
+    IN,
+    MARGIN_HOURS,
+    OUT,
+    PER_HOUR,
+    SEVERAL,
+    VENUE_BITS,
+    Archived,
+    Numbers,
+    Persons,
+    Spans,
+    archived_rows,
+    live_marks,
+    masked,
+    presences,
+    telling,
+)
 from schemas.times import day_name
 
 # Columns that are gathered side by side have to be whole: of a sparse one (in a part where nearly all values
 # are zero, as with `voids`) the values that are not zero come first, so a void would cancel somebody else's
 # mark.
 _MASKS: Final = """
-    reinterpret(groupArray(materialize(hour)), 'String'),
-    reinterpret(groupArray(materialize(person)), 'String'),
+    reinterpret(groupArray(hour), 'String'),
+    reinterpret(groupArray(person), 'String'),
     reinterpret(groupArray(materialize(ins)), 'String'),
     reinterpret(groupArray(materialize(outs)), 'String'),
     reinterpret(groupArray(materialize(voids)), 'String')
 """
 # Codes are letters and digits: joined by a blank they are one value.
 _BY_PERSON: Final = f"""
-SELECT arrayStringConcat(groupArray(venue), ' '), {_MASKS}
+SELECT {_MASKS}, arrayStringConcat(groupArray(venue), ' ')
 FROM visits_by_person
 WHERE person IN %(persons)s AND hour BETWEEN %(first)s AND %(last)s
 """  # noqa: S608 (made of constants)
@@ -41,23 +57,40 @@ FROM visits_by_person
 WHERE person = %(person)s AND hour BETWEEN %(first)s AND %(last)s
 """
 _BY_VENUE: Final = f"""
-SELECT '', {_MASKS}
+SELECT {_MASKS}
 FROM visits
 WHERE venue = %(venue)s AND hour BETWEEN %(first)s AND %(last)s
 """  # noqa: S608 (made of constants)
 # Which hours of a venue are wanted says a mask of 64 slots, each a few hours long. Tuples (venue, hour) say
 # it exactly, but finding their granules takes longer than reading what lies between. (bitTest refuses other
-# slots, and is asked of rows outside of the hours too.) Without an alias a column is called by these lists.
+# slots, and is asked of rows outside of the hours too.)
+# A crowd's rows leave as two numbers instead of six: what lookups/presence.py calls `mark`, and the person.
+# Of a row with several marks or a void the kind is SEVERAL, and its masks follow apart: one row in twelve.
+# (So many bits as are below the only one of a mask is its number.) It takes two milliseconds more to plan,
+# so the other questions, of few rows, do without.
 _BY_VENUES: Final = f"""
-SELECT reinterpret(groupArray(toUInt32(transform(venue, %(codes)s, %(numbers)s, 0))), 'String')
-        AS venues_of_rows,
-    {_MASKS}
-FROM visits
-WHERE venue IN %(codes)s AND hour BETWEEN %(first)s AND %(last)s
-    AND bitTest(
-        transform(venue, %(codes)s, CAST(%(slots)s, 'Array(UInt64)'), toUInt64(0)),
-        bitAnd(intDiv(toUInt32(hour - %(first)s), %(width)s), 63)
-    )
+SELECT
+    reinterpret(groupArray(
+        place + if(single, bitCount(ins + outs - 1) * 4 + if(outs = 0, {IN}, {OUT}), {SEVERAL})
+    ), 'String'),
+    reinterpret(groupArray(person), 'String'),
+    reinterpret(groupArrayArray(if(single, [], [ins, outs, voids])), 'String')
+FROM (
+    SELECT
+        bitShiftLeft(toUInt64(transform(venue, %(codes)s, %(numbers)s, 0)), {VENUE_BITS})
+            + (hour - %(first)s) * {PER_HOUR} AS place,
+        person,
+        materialize(ins) AS ins,
+        materialize(outs) AS outs,
+        materialize(voids) AS voids,
+        voids = 0 AND bitCount(ins) + bitCount(outs) = 1 AS single
+    FROM visits
+    WHERE venue IN %(codes)s AND hour BETWEEN %(first)s AND %(last)s
+        AND bitTest(
+            transform(venue, %(codes)s, CAST(%(slots)s, 'Array(UInt64)'), toUInt64(0)),
+            bitAnd(intDiv(toUInt32(hour - %(first)s), %(width)s), 63)
+        )
+)
 """  # noqa: S608 (made of constants)
 _SLOTS: Final = 64
 
@@ -85,10 +118,10 @@ class Reader(Asker):
 
     def _places_at(self, codes: Sequence[str], venues: Numbers) -> list[Place]:
         """The register's venue of each row; `venues`: numbers in `codes`. Raises IncompleteArchiveError."""
-        places = self._places([codes[at] for at in np.unique(venues).tolist()])
+        places = self._places([codes[at] for at in np.flatnonzero(np.bincount(venues)).tolist()])
         return listed([places.get(code) for code in codes], venues)
 
-    def _marks_of(self, persons: Persons, since: int, until: int) -> tuple[list[str], Rows]:
+    def _marks_of(self, persons: Persons, since: int, until: int) -> tuple[list[str], Archived]:
         """Codes of venues, in order, and what these persons' presences in [since, until) depend on."""
         first, last = hours_around(since, until)
         if len(persons) == 1:
@@ -96,17 +129,18 @@ class Reader(Asker):
             table = list(self._rows(_OF_ONE, asked))
             codes = sorted({row[0] for row in table})
             number = {code: at for at, code in enumerate(codes)}
-            return codes, rows_of([(number[row[0]], *row[1:]) for row in table])
+            return codes, archived_rows([(number[row[0]], *row[1:]) for row in table])
         row = self._one(_BY_PERSON, {"persons": tuple(persons.tolist()), "first": first, "last": last})
-        where = row[0].split(" ") if row[0] else []
+        *masks, joined = row
+        where = joined.split(" ") if joined else []
         codes = sorted(set(where))
         number = {code: at for at, code in enumerate(codes)}
-        return codes, _rows(np.array([number[code] for code in where], np.int64), row)
+        return codes, _of_masks(first, masks, np.array([number[code] for code in where], np.int64))
 
-    def _marks_at(self, venue: str, window: Window) -> Rows:
+    def _marks_at(self, venue: str, window: Window) -> Archived:
         """What the presences at one venue, number 0, depend on."""
         first, last = hours_around(*window.minutes)
-        return _rows(None, self._one(_BY_VENUE, {"venue": venue, "first": first, "last": last}))
+        return _of_masks(first, self._one(_BY_VENUE, {"venue": venue, "first": first, "last": last}))
 
     def _presences_at(self, codes: Sequence[str], places: Spans) -> Spans:
         """Everybody's presences at the places' venues; complete within each place, not outside of them."""
@@ -135,16 +169,22 @@ class Reader(Asker):
                 "width": width,
             },
         )
-        return self._presences(codes, _rows(_numbers(row[0], "<u4").astype(np.int64), row))
+        archived = _of_marks(first, row)
+        dwell = self._dwell(codes, there)
+        return presences(live_marks(telling(archived, places, dwell)), dwell)
 
-    def _presences(self, codes: Sequence[str], rows: Rows) -> Spans:
+    def _presences(self, codes: Sequence[str], archived: Archived) -> Spans:
         """Raises IncompleteArchiveError for a venue without a dwell time."""
-        marks = live_marks(rows)
-        used = np.unique(marks.venue).tolist()
+        marks = live_marks(archived)
+        return presences(marks, self._dwell(codes, np.flatnonzero(np.bincount(marks.venue))))
+
+    def _dwell(self, codes: Sequence[str], venues: Numbers) -> Numbers:
+        """By the venue's number, minutes; 0 of others than these. Raises IncompleteArchiveError."""
+        used = venues.tolist()
         places = self._places([codes[at] for at in used])
         dwell = np.zeros(len(codes), np.int64)
         dwell[used] = [places[codes[at]].dwell for at in used]
-        return presences(marks, dwell)
+        return dwell
 
     def _one(self, sql: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
         return next(self._rows(sql, parameters))
@@ -152,8 +192,10 @@ class Reader(Asker):
 
 def dates(days: Numbers) -> list[str]:
     """The name of each local day."""
-    distinct, at = np.unique(days, return_inverse=True)
-    return listed([day_name(day) for day in distinct.tolist()], at)
+    if not len(days):
+        return []
+    first = int(days.min())
+    return listed([day_name(day) for day in range(first, int(days.max()) + 1)], days - first)
 
 
 def hours_around(since: int, until: int) -> tuple[int, int]:
@@ -161,12 +203,26 @@ def hours_around(since: int, until: int) -> tuple[int, int]:
     return max(0, since // 60 - MARGIN_HOURS), (until - 1) // 60 + MARGIN_HOURS
 
 
-def _rows(venue: Numbers | None, row: Sequence[Any]) -> Rows:
-    """`venue`: none when all are of the one venue that was asked for, number 0."""
-    hour = _numbers(row[1], "<u4").astype(np.int64)
-    if venue is None:
-        venue = np.zeros(len(hour), np.int64)
-    return Rows(venue, hour, *(_numbers(each, "<u8") for each in row[2:]))
+def _of_masks(first: int, row: Sequence[Any], venue: Numbers | None = None) -> Archived:
+    """`row`: of `_MASKS`, from hour `first` on; `venue`: none when all are of number 0."""
+    places = (_numbers(row[0], "<u4").astype(np.int64) - first) * PER_HOUR
+    if venue is not None:
+        places += venue << VENUE_BITS
+    person, *masks = (_numbers(each, "<u8") for each in row[1:])
+    return masked(first, places, person, masks)
+
+
+def _of_marks(first: int, row: Sequence[Any]) -> Archived:
+    """`row`: of `_BY_VENUES`, from hour `first` on."""
+    mark, person = _numbers(row[0], "<i8"), _numbers(row[1], "<u8")
+    several = (mark & 3) == SEVERAL
+    rows, single = np.flatnonzero(several), np.flatnonzero(~several)
+    more = masked(first, mark[rows] - SEVERAL, person[rows], _numbers(row[2], "<u8").reshape(-1, 3).T)
+    return Archived(
+        more.base,
+        np.concatenate([mark[single], more.mark]),
+        np.concatenate([person[single], more.person]),
+    )
 
 
 def _numbers(packed: str | bytes, kind: str) -> NDArray[Any]:

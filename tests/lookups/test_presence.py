@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookups import presence
-from lookups.presence import Spans, live_marks, presences, rows_of
+from lookups.presence import Spans, archived_rows, live_marks, presences, telling
 from stream_processors import presence as processors
 from tests.lookups import oracle
 
@@ -43,7 +43,7 @@ def packed(some: list[tuple[int, str]], venue: int = 0, person: int = 7) -> list
 
 
 def there(rows: Iterable[tuple[int, ...]], dwell: int) -> Spans:
-    return presences(live_marks(rows_of(rows)), np.array([dwell, 720 - dwell + 1]))
+    return presences(live_marks(archived_rows(rows)), np.array([dwell, 720 - dwell + 1]))
 
 
 def pairs(found: Spans) -> list[tuple[int, int]]:
@@ -118,6 +118,49 @@ def test_marks_beyond_720_minutes_say_nothing_about_a_window(
     )
 
 
+wanted = st.lists(
+    st.tuples(st.sampled_from([0, 1]), st.integers(-100, 1600), st.integers(1, 300)), min_size=1, max_size=3
+)
+
+
+@given(st.randoms(use_true_random=False), st.one_of(st.just(30), dwells), wanted)
+def test_marks_that_say_nothing_about_some_places_may_be_missing(
+    chance: random.Random, dwell: int, asked: list[tuple[int, int, int]]
+) -> None:
+    rows = []
+    for person in range(200):  # of few marks, so that one far away from a place decides about a stay
+        some = [
+            (T + chance.randrange(1500), chance.choice(["in", "in", "out", "void"]))
+            for _ in range(chance.randint(1, 4))
+        ]
+        rows += packed(some, person & 1, 40 + person)
+    venue, since, length = (np.array(column, np.int64) for column in zip(*asked, strict=True))
+    places = Spans(venue, np.zeros(len(venue), np.uint64), T + since, T + since + length)
+    stays = np.array([dwell, 720 - dwell + 1])
+    every = archived_rows(rows)
+    told = presences(live_marks(telling(every, places, stays)), stays)
+    known = presences(live_marks(every), stays)
+    for place in range(len(asked)):
+        found, expected = (
+            spans.take(spans.venue == venue[place]).clip(places.start[place], places.end[place])
+            for spans in (told, known)
+        )
+        assert by_person(found) == by_person(expected)
+
+
+def by_person(found: Spans) -> list[tuple[int, tuple[int, int]]]:
+    return sorted(zip(found.person.tolist(), pairs(found), strict=True))
+
+
+def test_of_a_days_crowd_those_around_a_place_are_left() -> None:
+    rows = [row for person in range(480) for row in packed([(T + person, "in")], person=40 + person)]
+    rows += packed([(T, "in"), (T + 300, "out")], person=1000)
+    place = Spans(np.array([0]), np.array([0], np.uint64), np.array([T + 240]), np.array([T + 250]))
+    left = telling(archived_rows(rows), place, np.array([60]))
+    assert 1000 in left.person.tolist()
+    assert len(left.person) < 200
+
+
 @given(marks, dwells, st.sampled_from([0, 1, 30, 720]))
 def test_a_place_stays_infectious_for_so_long(some: list[tuple[int, str]], dwell: int, linger: int) -> None:
     minutes = oracle.present(some, dwell)
@@ -152,9 +195,9 @@ def test_many_persons_and_venues_at_once_do_not_touch_each_other(
 
 def test_two_persons_that_look_alike_to_the_sort_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     table = [(0, 400_000 + hour, who, 1 << who, 0, 0) for hour in range(4) for who in (1, 2, 3)]
-    expected = presences(live_marks(rows_of(table)), np.array([30]))
+    expected = presences(live_marks(archived_rows(table)), np.array([30]))
     monkeypatch.setattr(presence, "_MIX", np.uint64(0))  # everybody looks alike
-    found = presences(live_marks(rows_of(table)), np.array([30]))
+    found = presences(live_marks(archived_rows(table)), np.array([30]))
     assert len(found) == 12
     order, usual = np.lexsort((found.start, found.person)), np.lexsort((expected.start, expected.person))
     assert found.take(order).start.tolist() == expected.take(usual).start.tolist()

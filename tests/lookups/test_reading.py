@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lookups.answers import Window
+from lookups.presence import IN
 from lookups.reading import Reader
 from schemas.times import MS_PER_MINUTE
 
@@ -26,7 +27,7 @@ class _Told(Reader):
 
     def _one(self, sql: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
         columns = [np.array(self.hours, "<u4"), *(np.full(len(self.hours), n, "<u8") for n in (7, 1, 0, 0))]
-        return ("", *(_as_the_driver_does(column.tobytes()) for column in columns))
+        return tuple(_as_the_driver_does(column.tobytes()) for column in columns)
 
 
 def _as_the_driver_does(packed: bytes) -> str | bytes:
@@ -39,9 +40,6 @@ def _as_the_driver_does(packed: bytes) -> str | bytes:
 @pytest.mark.parametrize("hours", [TEXT_HOURS[:1], TEXT_HOURS, [0x79B41], [0x79BFF], [*TEXT_HOURS, 0x79BFF]])
 def test_a_row_stays_a_row_where_its_bytes_are_text(hours: list[int]) -> None:
     window = Window(min(hours) * MS_PER_HOUR, (max(hours) + 1) * MS_PER_HOUR)
-    rows = cast(Any, _Told(hours))._marks_at("CDEF", window)
-    assert rows.hour.tolist() == hours
-    assert {len(column) for column in (rows.venue, rows.person, rows.ins, rows.outs, rows.voids)} == {
-        len(hours)
-    }
-    assert set(rows.person.tolist()) == {7}
+    found = cast(Any, _Told(hours))._marks_at("CDEF", window)
+    assert found.person.tolist() == [7] * len(hours)
+    assert found.mark.tolist() == [(hour * 60 - found.base) * 4 + IN for hour in hours]
