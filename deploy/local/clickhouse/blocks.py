@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from deploy.local.clickhouse.columns import skip_column
 from deploy.local.clickhouse.errors import NOT_IMPLEMENTED, TOO_LARGE_BLOCK, ProtocolError
-from deploy.local.clickhouse.wire import Source, memory_source, text, varint
+from deploy.local.clickhouse.wire import Bytes, Memory, Source, text, varint
 
 REVISION_WITH_COLUMN_FLAG = 54454
 _INFO = b"\x01\x00\x02\xff\xff\xff\xff\x00"  # field 1: no overflow row; field 2: bucket -1; end
@@ -28,7 +28,7 @@ class Column:
     name: str
     type: str
     head: bytes
-    data: bytes
+    data: Bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,13 @@ class Block:
         """Bytes of the columns' data."""
         return sum(len(column.data) for column in self.columns)
 
-    def native(self) -> bytes:
-        """As chDB's Native format."""
+    def native(self) -> list[Bytes]:
+        """As chDB's Native format, in pieces."""
         return self._encoded(b"")
 
-    def packet(self, revision: int) -> bytes:
-        """As the body of a Data packet for clients of this revision."""
-        return _INFO + self._encoded(b"\x00" if revision >= REVISION_WITH_COLUMN_FLAG else b"")
+    def packet(self, revision: int) -> list[Bytes]:
+        """As the body of a Data packet for clients of this revision, in pieces."""
+        return [_INFO, *self._encoded(b"\x00" if revision >= REVISION_WITH_COLUMN_FLAG else b"")]
 
     def header(self) -> Block:
         """The same columns without rows."""
@@ -63,11 +63,11 @@ class Block:
             tuple(Column(c.name, kind, text(c.name) + text(kind), c.data) for c, kind in columns),
         )
 
-    def _encoded(self, flag: bytes) -> bytes:
-        parts = [varint(len(self.columns)), varint(self.rows)]
+    def _encoded(self, flag: bytes) -> list[Bytes]:
+        parts: list[Bytes] = [varint(len(self.columns)) + varint(self.rows)]
         for column in self.columns:
-            parts += (column.head, flag, column.data)
-        return b"".join(parts)
+            parts += (column.head + flag, column.data)
+        return parts
 
 
 EMPTY = Block(0, ())
@@ -92,7 +92,7 @@ def read_block(source: Source, revision: int) -> Block:
 
 def split_native(data: bytes) -> Iterator[Block]:
     """The blocks of a text in Native format."""
-    source = memory_source(data)
+    source = Memory(data)
     while source.pos < len(source.data):
         yield _read(source, flagged=False)
 
@@ -113,7 +113,7 @@ def _read(source: Source, flagged: bool) -> Block:
         if rows:
             skip_column(source, kind, rows)
         columns.append(
-            Column(name, kind, bytes(source.data[head:head_end]), bytes(source.data[start : source.pos]))
+            Column(name, kind, bytes(source.piece(head, head_end)), source.piece(start, source.pos))
         )
     source.forget()
     return Block(rows, tuple(columns))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 from deploy.local.clickhouse import packets
@@ -32,12 +33,13 @@ from deploy.local.clickhouse.errors import (
 from deploy.local.clickhouse.memory import append, memory_file
 from deploy.local.clickhouse.packets import FromClient, Query, ToClient
 from deploy.local.clickhouse.statements import Insert, statement_of
-from deploy.local.clickhouse.wire import Source, frames_source, socket_source
+from deploy.local.clickhouse.wire import Bytes, Source, frames_source, socket_source
 
 log = logging.getLogger(__name__)
 
 # As the server's min_insert_block_size_rows: an insert up to this size becomes visible as a whole.
 _WRITE_ROWS = 1_048_449
+_LARGE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,10 +232,8 @@ class Connection:
             rows = blocks = size = 0
             with self._watched():
                 for part in session.execute(statement, query.parameters):
-                    message = packets.data(part.block, self._revision, self._compression)
-                    if part.rows_read:
-                        message = packets.progress(part.rows_read, part.bytes_read) + message
-                    self._send(message)
+                    read = packets.progress(part.rows_read, part.bytes_read) if part.rows_read else b""
+                    self._send(read, *packets.data(part.block, self._revision, self._compression))
                     rows += part.block.rows
                     blocks += bool(part.block.rows)
                     size += part.block.size
@@ -241,7 +241,7 @@ class Connection:
                         break
                 totals = session.totals(statement, query.parameters) if statement.totals else None
             if totals is not None:
-                self._send(packets.data(totals, self._revision, self._compression, ToClient.TOTALS))
+                self._send(*packets.data(totals, self._revision, self._compression, ToClient.TOTALS))
             self._send(packets.profile_info(rows, blocks, size) + packets.END_OF_STREAM)
         finally:
             if tables:
@@ -251,7 +251,7 @@ class Connection:
 
     def _insert(self, session: Session, insert: Insert) -> None:
         header = session.insert_header(insert)
-        self._send(packets.data(header, self._revision, self._compression))
+        self._send(*packets.data(header, self._revision, self._compression))
         names = frozenset(column.name for column in header.columns)
         written = 0, 0
         with memory_file() as rows:
@@ -287,7 +287,7 @@ class Connection:
     def _send_profile_events(self) -> None:
         """From revision 54456 on clients wait for this after each block of an insert."""
         if self._revision >= packets.PROFILE_EVENTS_IN_INSERT:
-            self._send(packets.data(EMPTY, self._revision, False, ToClient.PROFILE_EVENTS))
+            self._send(*packets.data(EMPTY, self._revision, False, ToClient.PROFILE_EVENTS))
 
     def _read_external(self) -> list[tuple[str, Block]]:
         """The tables that come beside a query; a block without columns ends them."""
@@ -340,9 +340,12 @@ class Connection:
         finally:
             self._watch.end(self)
 
-    def _send(self, message: bytes) -> None:
+    def _send(self, *message: Bytes) -> None:
+        """Small pieces together, large ones as they are: a copy of a megabyte takes up to a millisecond."""
         try:
-            self.socket.sendall(message)
+            for large, pieces in groupby(message, lambda piece: len(piece) >= _LARGE):
+                for piece in pieces if large else (b"".join(pieces),):
+                    self.socket.sendall(piece)
         except OSError as error:  # a time-out too: the rest of a half-sent packet is lost
             raise DisconnectedError(str(error)) from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import RawIOBase
 
@@ -20,8 +20,9 @@ def memory_file() -> Iterator[RawIOBase]:
             yield file
 
 
-def append(file: RawIOBase, data: bytes) -> None:
+def append(file: RawIOBase, pieces: Iterable[bytes | memoryview]) -> None:
     """Write all of the data; one call of `write` may take less."""
-    left = memoryview(data)
-    while left:
-        left = left[file.write(left) or 0 :]
+    for piece in pieces:
+        left = memoryview(piece)
+        while left:
+            left = left[file.write(left) or 0 :]

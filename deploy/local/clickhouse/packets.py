@@ -11,7 +11,7 @@ from enum import IntEnum
 
 from deploy.local.clickhouse.blocks import Block
 from deploy.local.clickhouse.errors import CANNOT_PARSE_DATA, NOT_IMPLEMENTED, ProtocolError, ServerError
-from deploy.local.clickhouse.wire import Source, compressed, text, varint
+from deploy.local.clickhouse.wire import Bytes, Source, compressed, text, varint
 
 # The newest revision spoken: the one that added query parameters. Later ones add nothing that is used here.
 REVISION = 54459
@@ -205,10 +205,10 @@ def server_hello(version: tuple[int, int, int], timezone: str, display: str) -> 
     )
 
 
-def data(block: Block, revision: int, compression: bool, kind: ToClient = ToClient.DATA) -> bytes:
-    """A Data packet, or another one that carries a block."""
+def data(block: Block, revision: int, compression: bool, kind: ToClient = ToClient.DATA) -> list[Bytes]:
+    """A Data packet, or another one that carries a block, in pieces."""
     body = block.packet(revision)
-    return varint(kind) + b"\x00" + (compressed(body) if compression else body)
+    return [varint(kind) + b"\x00", *((compressed(b"".join(body)),) if compression else body)]
 
 
 def exception(error: ServerError) -> bytes:

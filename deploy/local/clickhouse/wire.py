@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from collections.abc import Callable
 
 import cramjam
@@ -28,6 +29,8 @@ _FRAME = struct.Struct("<BII")  # method, compressed size with this header, plai
 _LZ4, _ZSTD, _PLAIN = 0x82, 0x90, 0x02
 _FRAME_PLAIN = 1 << 20  # as the server's own max_compress_block_size
 
+Bytes = bytes | memoryview  # large ones are passed on without being copied
+
 
 class Source:
     """A growing buffer with a position. `fetch` adds bytes and raises DisconnectedError at the end.
@@ -38,8 +41,8 @@ class Source:
 
     __slots__ = ("_fetch", "_limit", "data", "pos")
 
-    def __init__(self, fetch: Callable[[bytearray], None], limit: int, data: bytearray | None = None) -> None:
-        self.data = bytearray() if data is None else data
+    def __init__(self, fetch: Callable[[bytearray], None], limit: int) -> None:
+        self.data = bytearray()
         self.pos = 0
         self._fetch = fetch
         self._limit = limit
@@ -64,6 +67,10 @@ class Source:
         """Go past `size` bytes."""
         self.need(size)
         self.pos += size
+
+    def piece(self, start: int, end: int) -> Bytes:
+        """The bytes between two positions, which stay as they are whatever becomes of the buffer."""
+        return bytes(memoryview(self.data)[start:end])
 
     def take(self, size: int) -> bytes:
         """The next `size` bytes."""
@@ -125,13 +132,26 @@ def socket_source(client: socket.socket, limit: int) -> Source:
     return Source(fetch, limit)
 
 
-def memory_source(data: bytes) -> Source:
-    """Bytes that are all there."""
+class Memory(Source):
+    """Bytes that are all there: pieces of them are views."""
 
-    def fetch(_: bytearray) -> None:
-        raise ProtocolError(CANNOT_PARSE_DATA, "The data ends within a block")
+    __slots__ = ("_view",)
 
-    return Source(fetch, len(data), bytearray(data))
+    def __init__(self, data: bytes) -> None:
+        super().__init__(_nothing_more, sys.maxsize)
+        self.data = data  # type: ignore[assignment]  # read only, as a bytearray is read
+        self._view = memoryview(data)
+
+    def forget(self) -> None:
+        """Nothing: views hold all of it."""
+
+    def piece(self, start: int, end: int) -> Bytes:
+        """The bytes between two positions."""
+        return self._view[start:end]
+
+
+def _nothing_more(_: bytearray) -> None:
+    raise ProtocolError(CANNOT_PARSE_DATA, "The data ends within a block")
 
 
 def frames_source(outer: Source, limit: int) -> Source:
@@ -170,7 +190,7 @@ def _expand(method: int, body: bytes, plain_size: int) -> bytes:
     raise ProtocolError(89, f"Unknown compression method 0x{method:02x}: lz4, zstd and none are known")
 
 
-def compressed(data: bytes) -> bytes:
+def compressed(data: Bytes) -> bytes:
     """Data as LZ4 frames. LZ4 whatever the client compresses with: a frame names its method."""
     frames: list[bytes] = []
     for start in range(0, len(data), _FRAME_PLAIN):
