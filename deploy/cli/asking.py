@@ -24,6 +24,7 @@ from lookups.answers import Place, Presence, Window
 from lookups.archive import Lookups
 from lookups.asking import Asker
 from lookups.groups import GroupLookups
+from schemas.qr import parse_person
 from schemas.settings import load_settings
 from schemas.times import MS_PER_MINUTE, format_time, minute_of, parse_time
 from schemas.topics import DAY_MS
@@ -138,6 +139,14 @@ def parsed(parse: Callable[[str], T], text: str) -> T:
     """What a user wrote; a mistake ends the command in one line."""
     with plain_errors(ValueError):
         return parse(text)
+
+
+def person_not_case(text: str) -> str:
+    """The pseudonym, of a command that takes --case too. Raises ValueError."""
+    try:
+        return parse_person(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; a case is asked for with --case") from None
 
 
 def window_of(start: str | None, end: str | None) -> Window:

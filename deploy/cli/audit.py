@@ -75,6 +75,8 @@ def list_rows(
     else:
         words = [row | {"arguments": _words(row)} for row in found]
         emit(words, _COLUMNS, output)
+        if not found:
+            err.print("no row of the audit is of this purpose, asker and time", style="dim")
     if broken:
         err.print("truyvet audit verify says what happened", style="yellow")
         raise typer.Exit(1)

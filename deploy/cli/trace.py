@@ -18,6 +18,7 @@ from deploy.cli.asking import (
     ask,
     check_suffix,
     parsed,
+    person_not_case,
     place_cells,
     presence_cells,
     show,
@@ -114,7 +115,7 @@ def contacts(
         found = ask(lambda lookups: lookups.contacts_of_case(case))
         title = f"Contacts of case {case}"
     else:
-        who, window = parsed(parse_person, person or ""), window_of(start, end)
+        who, window = parsed(person_not_case, person or ""), window_of(start, end)
         found = ask(lambda lookups: lookups.contacts(who, window, min_overlap))
         title = title_of(f"Contacts of person {who}", window)
         columns["share"] = "Share"

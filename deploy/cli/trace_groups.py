@@ -19,6 +19,7 @@ from deploy.cli.asking import (
     ask_groups,
     check_suffix,
     parsed,
+    person_not_case,
     place_cells,
     presence_cells,
     show,
@@ -69,7 +70,7 @@ def chain(
         subject = ask_groups(lambda groups: groups.person_of_case(case))
         who, window, min_overlap = subject.person, subject.window, subject.min_overlap
     else:
-        who, window = parsed(parse_person, person or ""), window_of(start, end)
+        who, window = parsed(person_not_case, person or ""), window_of(start, end)
     links = ask_groups(lambda groups: groups.chain(who, window, when, min_overlap, every_link=every_link))
     title = title_of(f"Chain of person {who}", window)
 

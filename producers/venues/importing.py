@@ -96,6 +96,11 @@ def rows_of(content: bytes) -> list[tuple[int, dict[str, str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         heading = [cell.strip().lower() for cell in next(reader, [])]
+        if not {*REQUIRED, *OPTIONAL} & {*heading}:  # nothing is shown of what may be a file of persons
+            raise FileError(
+                "line 1 has none of the columns of a list of venues: is it another file? They are"
+                f" {', '.join(REQUIRED)} and perhaps {', '.join(OPTIONAL)}"
+            )
         if missing := [name for name in REQUIRED if name not in heading]:
             raise FileError(
                 f"line 1: no column {', '.join(missing)}; there are {', '.join(heading) or 'none'}"

@@ -247,6 +247,8 @@ def test_the_first_case_stands_where_it_met_the_first_and_times_are_above_and_be
     ("words", "told"),
     [
         (("chain",), "either a person or --case"),
+        (("chain", "HUE-1"), "a case is asked for with --case"),
+        (("contacts", "HUE-1"), "a case is asked for with --case"),
         (("chain", CASE, "--isolated", FIRST), "is no isolation"),
         (("chain", CASE, "--isolated", f"{FIRST}=soon"), "is not a time"),
         (("chain", CASE, "--isolations", "nowhere.csv"), "nowhere.csv"),

@@ -72,6 +72,12 @@ def test_the_list_shows_times_that_people_read(archive: Client, settings: Settin
     assert first["arguments"]["from"] == 1_793_466_000_000  # machines get what was written
 
 
+def test_a_list_that_nothing_fits_says_so(archive: Client, settings: Settings) -> None:
+    result = looked("list", "--purpose", "no such case")
+    assert result.exit_code == 0
+    assert "no row of the audit is of this purpose" in result.stderr
+
+
 def test_who_may_not_list_is_told_how(archive: Client, settings: Settings) -> None:
     result = looked("list", role="tracer")
     assert result.exit_code == 2

@@ -134,6 +134,12 @@ def test_a_file_that_is_no_list_is_refused(content: bytes) -> None:
         rows_of(content)
 
 
+def test_of_a_file_of_something_else_nothing_is_shown() -> None:
+    with pytest.raises(FileError, match="is it another file") as error:
+        rows_of(b"person,0000000000000abc\n")
+    assert "0abc" not in str(error.value)
+
+
 @pytest.mark.engines
 def test_the_commands_on_real_kafka(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
