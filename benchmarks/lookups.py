@@ -61,7 +61,7 @@ CHAINS: Final = 5
 CHAINED: Final = (7_500, 12_500)
 CHAIN_OVERLAP: Final = 240  # minutes together that make an exposure in the chain
 QUIET: Final = -6  # hours: who has reached hardly anybody by then is left
-SEARCH_S: Final = 60
+SEARCH_S: Final = 150
 INSERTED: Final = 3_000_000
 ROUNDS: Final = 3
 
