@@ -96,7 +96,7 @@ def rows_of(content: bytes) -> list[tuple[int, dict[str, str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         heading = [cell.strip().lower() for cell in next(reader, [])]
-        if not {*REQUIRED, *OPTIONAL} & {*heading}:  # nothing is shown of what may be a file of persons
+        if heading and not {*REQUIRED, *OPTIONAL} & {*heading}:  # perhaps of persons: nothing of it is shown
             raise FileError(
                 "line 1 has none of the columns of a list of venues: is it another file? They are"
                 f" {', '.join(REQUIRED)} and perhaps {', '.join(OPTIONAL)}"
