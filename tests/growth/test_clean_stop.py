@@ -29,7 +29,7 @@ from tests.stream.harness import Installation, installed, person
 pytestmark = pytest.mark.engines
 
 ROLES = ("ingest", "cases", "matcher", "archive", "gateway")
-SCANS, DECLARED = 200_000, 250  # some seconds of work
+SCANS, DECLARED = 500_000, 250  # some seconds of work, of 180,000 scans a second
 # What may be done twice: the pieces under way (4 of ingest), when they take longer than the drain.
 MOST_SCANS, MOST_CASES = 4 * CHUNK_RECORDS, DECLARED
 # Half of the session's 20 s: whoever takes over does not have to wait for the session's end.
