@@ -97,7 +97,7 @@ class Lookups(Reader):
         if not len(archived.mark):
             self._known({venue})
         spans = self._presences([venue], archived).clip(*window.minutes)
-        return self._found([venue], spans.take(np.lexsort((spans.person, spans.start))))
+        return self._found([venue], spans.take(ordered(spans.start, spans.person)))
 
     def occupancy(self, venue: str, window: Window) -> list[HourOccupancy]:
         """How full a venue was, by clock hour, empty hours left out. Raises UnknownVenueError."""

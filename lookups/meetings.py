@@ -52,7 +52,7 @@ class Met:
 
     def by_time(self) -> Met:
         """In the order of first, source, person, venue."""
-        return self.take(np.lexsort((self.venue, self.person, self.source, self.first)))
+        return self.take(ordered(self.first, self.source, self.person, self.venue))
 
 
 def nobody() -> Met:

@@ -198,7 +198,7 @@ def _grouped(archived: Archived) -> tuple[Numbers, Numbers, int]:
         if not np.any(changes(person) & ~changes(keys >> time_bits)):
             return order, keys, time_bits
     rank = ranks(archived.person)
-    order = np.lexsort((time, rank, venue))
+    order = ordered(venue, rank, time)
     group = np.zeros(len(order), np.int64)
     group[1:] = np.cumsum(changes(venue[order], rank[order]))
     return order, (group << time_bits) | time[order], time_bits

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import RawIOBase
 
+from deploy.local.clickhouse.wire import Bytes
+
 
 @contextmanager
 def memory_file() -> Iterator[RawIOBase]:
@@ -20,7 +22,7 @@ def memory_file() -> Iterator[RawIOBase]:
             yield file
 
 
-def append(file: RawIOBase, pieces: Iterable[bytes | memoryview]) -> None:
+def append(file: RawIOBase, pieces: Iterable[Bytes]) -> None:
     """Write all of the data; one call of `write` may take less."""
     for piece in pieces:
         left = memoryview(piece)

@@ -190,7 +190,7 @@ def _expand(method: int, body: bytes, plain_size: int) -> bytes:
     raise ProtocolError(89, f"Unknown compression method 0x{method:02x}: lz4, zstd and none are known")
 
 
-def compressed(data: Bytes) -> bytes:
+def compressed(data: bytes) -> bytes:
     """Data as LZ4 frames. LZ4 whatever the client compresses with: a frame names its method."""
     frames: list[bytes] = []
     for start in range(0, len(data), _FRAME_PLAIN):
