@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from clickhouse_driver import Client
 
 from schemas.settings import Settings
 from sinks.connection import connect
-from sinks.migrate import Migration, MigrationError, load, migrate, pending
+from sinks.migrate import FOLDER, Migration, MigrationError, load, migrate, pending
 from sinks.retention import keep_for
 
 ONE = "-- a table; with a semicolon in its comment\nCREATE TABLE IF NOT EXISTS one (a UInt8) ENGINE = Log;\n"
@@ -129,6 +131,59 @@ def test_two_sinks_may_start_at_once(settings: Settings) -> None:
     applied = client.execute("SELECT DISTINCT number FROM schema_migrations ORDER BY number")
     assert [number for (number,) in applied] == [migration.number for migration in load()]
     client.disconnect()
+
+
+@pytest.mark.engines
+def test_rows_older_than_the_bytes_of_their_marks_have_them(client: Client, tmp_path: Path) -> None:
+    chance = random.Random(5)
+    for path in FOLDER.glob("00[0-9][0-9]_*.sql"):
+        if path.name < "0011":
+            shutil.copy(path, tmp_path)
+    migrate(client, clock_ms, tmp_path)
+    told: dict[tuple[int, int], set[int]] = {}
+
+    def insert() -> None:
+        """Rows of one flush; the next one has the same keys again."""
+        rows = []
+        for hour in range(447_000, 447_040):
+            for person in (1, 2**64 - 1):
+                some = [
+                    (minute, kind) for minute in range(60) for kind in (0, 1, 2) if chance.random() < 0.02
+                ]
+                told.setdefault((hour, person), set()).update(minute * 4 + kind for minute, kind in some)
+                masks = [sum(1 << minute for minute, kind in some if kind == wanted) for wanted in (1, 2, 0)]
+                rows.append(("CDEFHK", hour, person, *masks, 1, 1))
+        columns = "venue, hour, person, ins, outs, voids, party, sources"
+        client.execute(f"INSERT INTO visits ({columns}) VALUES", rows)
+
+    def known(table: str) -> dict[tuple[int, int], set[int]]:
+        found: dict[tuple[int, int], set[int]] = {}
+        for hour, person, marks in client.execute(f"SELECT hour, person, marks FROM {table}"):
+            assert len(marks) == len(set(marks))
+            found.setdefault((hour, person), set()).update(marks)
+        return found
+
+    for table in ("visits", "visits_by_person"):
+        client.execute(f"SYSTEM STOP MERGES {table}")
+    insert()
+    assert migrate(client, clock_ms)[0].number == 11
+    waiting = "SELECT count() > 0 FROM system.mutations WHERE database = currentDatabase() AND NOT is_done"
+    assert client.execute(waiting) == [(1,)]
+    for table in ("visits", "visits_by_person"):
+        assert known(table) == told
+    insert()
+    for table in ("visits", "visits_by_person"):
+        assert known(table) == told
+        client.execute(f"SYSTEM START MERGES {table}")
+    until = time.monotonic() + 60
+    while client.execute(waiting) == [(1,)]:
+        assert time.monotonic() < until, "the rows are not rewritten"
+        time.sleep(0.1)
+    for table in ("visits", "visits_by_person"):
+        assert known(table) == told
+        client.execute(f"OPTIMIZE TABLE {table} FINAL")
+        assert known(table) == told
+        assert client.execute(f"SELECT count() FROM {table}") == [(len(told),)]
 
 
 @pytest.mark.engines
