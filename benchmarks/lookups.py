@@ -92,7 +92,7 @@ def clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def measure(ask: Callable[[Any], list[Any]], subjects: list[Any]) -> Cost:
+def measure(ask: Callable[[Any], Sequence[Any]], subjects: list[Any]) -> Cost:
     """Every subject once to warm up, then once measured; zeros when there is nobody to ask for.
 
     Until the answer is there: what its rows take to be thrown away again is not part of it.
@@ -157,7 +157,7 @@ def ask_all(url: str, end: int, search_s: float) -> dict[str, Cost]:
     window = subjects.window
     one, many = Lookups(asker, clock_ms, Unwritten()), GroupLookups(asker, clock_ms, Unwritten())
     places = subjects.place_times(TIMES, 4)
-    crowds = subjects.persons(30 * TIMES // 2)
+    crowds, met = subjects.persons(30 * TIMES // 2), subjects.persons(TIMES, 60, 75)
 
     def chain(subject: tuple[str, int]) -> list[Any]:
         # infectious for a day; so many hours after it everybody is isolated
@@ -180,13 +180,11 @@ def ask_all(url: str, end: int, search_s: float) -> dict[str, Cost]:
                     if reached >= CHAINED[0] or (hours == QUIET and reached < CHAINED[0] // 100):
                         break
 
-    work: dict[str, tuple[Callable[[Any], list[Any]], list[Any]]] = {
+    work: dict[str, tuple[Callable[[Any], Sequence[Any]], list[Any]]] = {
         "person, 14 days": (lambda who: one.person(who, window).presences, subjects.persons(TIMES, 20)),
         "visitors of a venue, 4 hours": (lambda at: one.venue(at.venue, at.window), places),
-        "contacts of a person, about 60 presences in 14 days": (
-            lambda who: one.contacts(who, window),
-            subjects.persons(TIMES, 60, 75),
-        ),
+        "contacts of a person, about 60 presences in 14 days": (lambda who: one.contacts(who, window), met),
+        "the same, and a row made of each": (lambda who: list(one.contacts(who, window)), met),
         "chain F0 to F3, about 10,000 persons": (chain, list(islice(chained(), CHAINS))),
         "common venues of 30 persons, 14 days": (
             lambda crowd: many.common_venues(crowd, window),
@@ -237,16 +235,22 @@ def build(url: str, marks: int, end: int) -> dict[str, Any]:
     rate = total / (time.monotonic() - began)
     for table in ("visits", "visits_by_person"):  # as after a quiet night
         client.execute(f"OPTIMIZE TABLE {table} FINAL")
+    return {"venues": venues, "people": people, "fill_rate": round(rate)}
+
+
+def packed(url: str) -> dict[str, float]:
+    """Bytes a mark, by table. An archive that was kept is brought up to date before."""
+    client = sink.connect(f"{url}?send_receive_timeout=900")
+    migrate(client, clock_ms)
+    rewriting = "SELECT count() FROM system.mutations WHERE database = currentDatabase() AND NOT is_done"
+    while client.execute(rewriting) != [(0,)]:
+        time.sleep(0.5)
+    ((marks,),) = client.execute("SELECT sum(length(marks)) FROM visits")
     sizes = client.execute(
         "SELECT table, sum(data_compressed_bytes) FROM system.parts WHERE active"
         " AND database = currentDatabase() AND table IN ('visits', 'visits_by_person') GROUP BY table"
     )
-    return {
-        "venues": venues,
-        "people": people,
-        "fill_rate": round(rate),
-        "bytes_a_mark": {name: round(size / total, 2) for name, size in sorted(sizes)},
-    }
+    return {name: round(size / marks, 2) for name, size in sorted(sizes)}
 
 
 def insert_rates(url: str, inserted: int, rounds: int) -> dict[str, float]:
@@ -365,8 +369,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if known:
                     known.write_text(json.dumps(facts))
             if not options.build:
+                size = packed(f"{server}/{name}")
                 questions = ask_all(f"{server}/{name}", facts.pop("end"), search_s)
-                found.insert(0, Size(marks=marks, questions=questions, **facts))
+                found.insert(0, Size(marks=marks, bytes_a_mark=size, questions=questions, **facts))
                 write(options.out, found, rates)
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,6 +207,42 @@ def rows_as(kind: type[Row], *columns: Sequence[Any]) -> list[Row]:
         finally:
             if on:
                 gc.enable()
+
+
+class Columns(Sequence[Row]):
+    """Rows of an answer, kept by column. They are made when one is read: of a crowd that takes as long as to
+    find who is in it, and whoever counts, sorts or writes them down may do without (`column`).
+    """
+
+    def __init__(self, kind: type[Row], rows: int, **columns: Callable[[], Sequence[Any]]) -> None:
+        """`columns`: by the names of `kind`'s fields, what gives their values, equally many: `rows`."""
+        self._kind = kind
+        self._length = rows
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return self._length
+
+    def column(self, name: str) -> Sequence[Any]:
+        """The values of one field, a row after the other."""
+        return self._columns[name]()
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        fields: tuple[str, ...] = self._kind._fields  # type: ignore[attr-defined]
+        return rows_as(self._kind, *map(self.column, fields))
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Row]: ...
+
+    def __getitem__(self, at: int | slice) -> Row | list[Row]:
+        return self._rows[at]
 
 
 def hexes(persons: NDArray[np.uint64]) -> list[str]:

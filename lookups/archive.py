@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from lookups.answers import (
+    Columns,
     Contact,
     HourOccupancy,
     Mark,
@@ -127,7 +128,9 @@ class Lookups(Reader):
             )
         return found
 
-    def contacts(self, person: str, window: Window, min_overlap: int = 1, linger: int = 0) -> list[Contact]:
+    def contacts(
+        self, person: str, window: Window, min_overlap: int = 1, linger: int = 0
+    ) -> Columns[Contact]:
         """Who was where this person was, at the same time within the window; from the visits, by time.
 
         As the exposures of a case with this window, `min_overlap` and `linger` (minutes) would be.
@@ -139,24 +142,25 @@ class Lookups(Reader):
         places = self._presences(codes, archived).clip(start, end).infectious(linger)
         found = together([nobody(), *contacts(self._presences_at(codes, places), places, min_overlap)])
         if not len(found):
-            return []
+            return Columns(Contact, 0, **dict.fromkeys(Contact._fields, list))
         found = found.take(ordered(found.first - found.first.min(), found.venue, found.person))
         day = int(found.day.min())
         days = range(day, int(found.day.max()) + 1)
         own = _minutes_by_day(places)
-        known = [[own.get((venue, when), 0) for when in days] for venue in range(len(codes))]
-        return rows_as(
+        known = np.array([[own.get((venue, when), 0) for when in days] for venue in range(len(codes))])
+        return Columns(
             Contact,
-            hexes(found.person),
-            self._places_at(codes, found.venue),
-            dates(found.day),
-            found.minutes.tolist(),
-            (found.first * MS_PER_MINUTE).tolist(),
-            (found.last * MS_PER_MINUTE).tolist(),
-            (found.minutes / np.array(known)[found.venue, found.day - day]).tolist(),
+            len(found),
+            person=lambda: hexes(found.person),
+            venue=self._places_at(codes, found.venue),
+            date=lambda: dates(found.day),
+            minutes=found.minutes.tolist,
+            first=(found.first * MS_PER_MINUTE).tolist,
+            last=(found.last * MS_PER_MINUTE).tolist,
+            share=(found.minutes / known[found.venue, found.day - day]).tolist,
         )
 
-    def contacts_of_case(self, case_id: str) -> list[Contact]:
+    def contacts_of_case(self, case_id: str) -> Columns[Contact]:
         """The exposures of a case that stand: of each the highest version, if it is not withdrawn.
 
         Raises UnknownCaseError; WrongSubjectError for a withdrawn case: "nobody" would be read as an answer.
@@ -165,15 +169,27 @@ class Lookups(Reader):
         if "withdrawn" in status:
             raise withdrawn_case(case_id)
         # exposures may be in the archive before their case is
-        rows = list(self._rows(_EXPOSED, {"case": case_id}))
-        if not rows and not status:
+        found = self._execute(_EXPOSED, {"case": case_id})
+        if not found and not status:
             raise UnknownCaseError(f"the archive knows no case {case_id!r}: truyvet cases list shows all")
-        return [Contact(_hex(row[0]), _place(row[1], row[2:6]), *row[6:10]) for row in rows]
+        person, venue, *register, date, minutes, first, last = found or [[]] * 10
+        places = {code: _place(code, known) for code, *known in set(zip(venue, *register, strict=True))}
+        return Columns(
+            Contact,
+            len(person),
+            person=lambda: hexes(np.array(person, np.uint64)),
+            venue=lambda: [places[code] for code in venue],
+            date=lambda: date,
+            minutes=lambda: minutes,
+            first=lambda: first,
+            last=lambda: last,
+            share=lambda: [None] * len(person),
+        )
 
     def _found(self, codes: Sequence[str], spans: Spans) -> list[Presence]:
         return rows_as(
             Presence,
-            self._places_at(codes, spans.venue),
+            self._places_at(codes, spans.venue)(),
             hexes(spans.person),
             (spans.start * MS_PER_MINUTE).tolist(),
             (spans.end * MS_PER_MINUTE).tolist(),
@@ -197,10 +213,6 @@ def _visitors(spans: Spans) -> list[tuple[int, int]]:
     once[1:] = changes(person, hour)
     counted, visitors = np.unique(hour[once], return_counts=True)
     return list(zip(counted.tolist(), visitors.tolist(), strict=True))
-
-
-def _hex(person: int) -> str:
-    return f"{person:016x}"
 
 
 def _place(code: str, register: Sequence[Any]) -> Place:

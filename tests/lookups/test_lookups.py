@@ -177,7 +177,7 @@ def test_a_case_without_contacts_is_no_unknown_case(world: World) -> None:
     world.client.execute(
         f"INSERT INTO cases ({columns}) VALUES", [("c-2", 1, "cases", 0, 5, "confirmed", 1, 2)]
     )
-    assert world.lookups.contacts_of_case("c-2") == []
+    assert list(world.lookups.contacts_of_case("c-2")) == []
     with pytest.raises(UnknownCaseError, match="c-3"):
         world.lookups.contacts_of_case("c-3")
 
