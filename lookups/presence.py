@@ -23,8 +23,9 @@ IN: Final = 1
 OUT: Final = 2
 VENUE_BITS: Final = 32  # of a mark's number; the venue comes above them
 PER_HOUR: Final = 60 << 2  # by so much the number of a mark grows with the hour
-# A table of every venue and hour is made up to this size, or to 16 times the marks: for a year of all venues
-# of a country it would take a gigabyte.
+_STEP_BITS: Final = 5  # of a mark's number: steps of 8 minutes
+# A table of every venue and step is made up to this size, or to 16 times the marks: for a year of all venues
+# of a country it would take gigabytes.
 _CELLS: Final = 1 << 20
 _DIGIT: Final = 16  # bits: numpy sorts whole numbers of so many by radix
 
@@ -133,15 +134,21 @@ def telling(archived: Archived, places: Spans, dwell: Numbers) -> Archived:
     has. Most of a venue's day around a place is of others.
     """
     venue, time = archived.mark >> VENUE_BITS, archived.mark & ((1 << VENUE_BITS) - 1)
-    first, hour = archived.base // 60, time // PER_HOUR
-    shape = len(dwell), int(hour.max(initial=0)) + 2
-    if shape[0] * shape[1] > max(_CELLS, 16 * len(hour)):
+    step = time >> _STEP_BITS
+    shape = len(dwell), int(step.max(initial=0)) + 2
+    if shape[0] * shape[1] > max(_CELLS, 16 * len(step)):
         return archived
-    cell = venue * shape[1] + hour
-    since = (places.start - dwell[places.venue] + 1) // 60 - first
-    start, end = places.start // 60 - first, (places.end - 1) // 60 - first
-    late = (places.end - 1 + LONGEST_STAY) // 60 - first
-    near = _inside(shape, places.venue, since, end)[cell]
+    cell = venue * shape[1] + step
+    since, start, last, late = (
+        ((minute - archived.base) << 2) >> _STEP_BITS
+        for minute in (
+            places.start - dwell[places.venue] + 1,
+            places.start,
+            places.end - 1,
+            places.end - 1 + LONGEST_STAY,
+        )
+    )
+    near = _inside(shape, places.venue, since, last)[cell]
     leaving = np.flatnonzero(((time & 3) == OUT) & _inside(shape, places.venue, start, late)[cell])
     # Who leaves is looked up by some bits of venue and person: a few others that share them stay as well.
     bits = max(len(cell).bit_length() + 1, 8)
@@ -152,7 +159,7 @@ def telling(archived: Archived, places: Spans, dwell: Numbers) -> Archived:
 
 
 def _inside(shape: tuple[int, int], venue: Numbers, first: Numbers, last: Numbers) -> Flags:
-    """Of each venue and hour, one row after the other, whether one of [first, last] has it."""
+    """Of each venue and step, one row after the other, whether one of [first, last] has it."""
     change = np.zeros(shape, np.int32)
     most = shape[1] - 1
     np.add.at(change, (venue, np.clip(first, 0, most)), 1)
