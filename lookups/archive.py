@@ -139,8 +139,9 @@ class Lookups(Reader):
         self._note("contacts", window, person=person, min_overlap=min_overlap, linger=linger)
         start, end = window.minutes
         codes, archived = self._marks_of(_persons(person), start, end)
-        places = self._presences(codes, archived).clip(start, end).infectious(linger)
-        found = together([nobody(), *contacts(self._presences_at(codes, places), places, min_overlap)])
+        places = self._presences(codes, archived).clip(start, end).infectious(linger).lasting(min_overlap)
+        there = self._presences_at(codes, places).lasting(min_overlap)
+        found = together([nobody(), *contacts(there, places, min_overlap)])
         if not len(found):
             return Columns(Contact, 0, **dict.fromkeys(Contact._fields, list))
         found = found.take(ordered(found.first - found.first.min(), found.venue, found.person))

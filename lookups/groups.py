@@ -96,8 +96,8 @@ class GroupLookups(Reader):
         who = np.searchsorted(asked.person, spans.person)
         # each one's own limits; with them the number of the person
         start, end = asked.since[who], asked.until[who]
-        places = spans.clip(start, end)
-        there = self._presences_at(codes, places)
+        places = spans.clip(start, end).lasting(min_overlap)
+        there = self._presences_at(codes, places).lasting(min_overlap)
         reached = _Minutes.of(exposed, NEVER).at(there.person)
         since = asked.since[np.searchsorted(asked.person, places.person)]
         # In a crowd most pairs are of two who were both exposed before, or would meet again on later days.

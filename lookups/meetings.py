@@ -66,11 +66,13 @@ def together(parts: list[Met]) -> Met:
     return Met(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Met)))
 
 
-def meeting(spans: Spans, places: Spans) -> Iterator[Pairs]:
-    """Every presence with every place that it meets; all of a venue and person comes in one piece."""
+def meeting(spans: Spans, places: Spans, least: Numbers | int = 1) -> Iterator[Pairs]:
+    """Every presence with every place that it meets for so many minutes, at least one; each presence may have
+    a number of its own. All of a venue and person comes in one piece."""
+    least = np.broadcast_to(least, len(spans))
     order = ordered(places.venue, places.start)
     places = places.take(order)
-    low, high = _near(spans, places)
+    low, high = _near(spans, places, least)
     count = high - low
     for piece in _pieces(spans, count):
         many = count[piece]
@@ -78,17 +80,31 @@ def meeting(spans: Spans, places: Spans) -> Iterator[Pairs]:
         other = np.arange(len(own)) + np.repeat(low[piece] - (np.cumsum(many) - many), many)
         start = np.maximum(spans.start[own], places.start[other])
         end = np.minimum(spans.end[own], places.end[other])
-        real = np.flatnonzero(start < end)
+        real = np.flatnonzero(end - start >= least[own])
         yield Pairs(own[real], order[other[real]], start[real], end[real])
 
 
-def _near(spans: Spans, places: Spans) -> tuple[Numbers, Numbers]:
-    """Of each presence, the places [low, high) that it may meet; `places`: by venue and start."""
+def _near(spans: Spans, places: Spans, least: Numbers | int = 1) -> tuple[Numbers, Numbers]:
+    """Of each presence, the places [low, high) that it may meet for so long; `places`: by venue and start."""
     base = int(min(places.start.min(initial=NEVER), spans.start.min(initial=NEVER)))
     longest = int((places.end - places.start).max(initial=0))
     key = (places.venue << 32) + (places.start - base)
-    low = np.searchsorted(key, (spans.venue << 32) + np.maximum(spans.start - base - longest, 0))
-    return low, np.searchsorted(key, (spans.venue << 32) + (spans.end - base))
+    low = np.searchsorted(key, (spans.venue << 32) + np.maximum(spans.start + least - base - longest, 0))
+    high = np.searchsorted(key, (spans.venue << 32) + (spans.end - least - base), side="right")
+    return low, np.maximum(low, high)
+
+
+def _minutes_of_each(spans: Spans, places: Spans, min_overlap: int) -> Numbers | int:
+    """How many minutes each presence has to share with a place to count: all that are wanted where both have
+    been at the venue only once; otherwise one, for a date counts with the sum of its minutes."""
+    if min_overlap <= 1 or not len(spans) or not len(places):
+        return 1
+    again = np.zeros(int(max(spans.venue.max(), places.venue.max())) + 1, np.bool_)
+    again[places.venue[1:][~changes(places.venue, places.person)]] = True
+    several = again[spans.venue]
+    same = np.flatnonzero(~changes(spans.venue, spans.person))
+    several[same] = several[same + 1] = True
+    return np.where(several, 1, min_overlap)
 
 
 def _pieces(spans: Spans, count: Numbers) -> Iterator[slice]:
@@ -183,7 +199,7 @@ def contacts(
     # a number a source, and one a venue and person: their presences are next to each other
     sources, groups = ranks(places.person), np.zeros(len(spans), np.int64)
     groups[1:] = np.cumsum(changes(spans.venue, spans.person))
-    for pairs in meeting(spans, places):
+    for pairs in meeting(spans, places, _minutes_of_each(spans, places, min_overlap)):
         source, person = places.person[pairs.place], spans.person[pairs.span]
         wanted = source != person
         if chain is not None:

@@ -86,6 +86,15 @@ class Spans:
         cut = Spans(self.venue, self.person, np.maximum(self.start, start), np.minimum(self.end, end))
         return cut.take(cut.start < cut.end)
 
+    def lasting(self, least: int) -> Spans:
+        """Those of whoever is at the venue for so many minutes in all: nobody else shares so many with
+        anybody there."""
+        if least <= 1:
+            return self
+        group = np.zeros(len(self), np.int64)
+        group[1:] = np.cumsum(changes(self.venue, self.person))
+        return self.take((np.bincount(group, self.end - self.start) >= least)[group])
+
     def infectious(self, linger: int) -> Spans:
         """Each `linger` minutes longer, joined where they then overlap or touch."""
         late = Spans(self.venue, self.person, self.start, self.end + linger)

@@ -115,7 +115,7 @@ class Reader(Asker):
             where, marks = [row[0] for row in table], np.array([row[1] for row in table], np.int64)
             archived = Archived(first * 60, marks, np.repeat(persons, len(marks)))
         else:
-            row = self._one(_BY_PERSON, {"persons": tuple(persons.tolist()), "first": first, "last": last})
+            row = self._one(_BY_PERSON, {"persons": persons.tolist(), "first": first, "last": last})
             where = row[2].split(" ") if row[2] else []
             archived = _archived(first, row)
         codes = sorted(set(where))

@@ -24,6 +24,17 @@ stays = st.lists(
     max_size=25,
 )
 
+# near the limit: often only the sum of several is enough, and often just enough
+short_stays = st.lists(
+    st.tuples(
+        st.integers(0, 1),
+        st.sampled_from([5, 6, LARGE]),
+        st.integers(0, 30).map(lambda number: T + 30 * number),
+        st.sampled_from([20, 30, 60]),
+    ),
+    max_size=12,
+)
+
 
 def spans_of(some: list[tuple[int, int, int, int]]) -> Spans:
     """(venue, person, start, minutes), …: in the order that presences are in."""
@@ -38,21 +49,25 @@ def rows(spans: Spans) -> list[Any]:
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
-@given(stays, stays, st.sampled_from([1, 3, 2_000_000]))
-def test_every_pair_that_meets_is_found_once(
-    some: list[tuple[int, int, int, int]], others: list[tuple[int, int, int, int]], at_once: int
+@given(stays, stays, st.lists(st.integers(1, 400), min_size=1), st.sampled_from([1, 3, 2_000_000]))
+def test_every_pair_that_meets_for_long_enough_is_found_once(
+    some: list[tuple[int, int, int, int]],
+    others: list[tuple[int, int, int, int]],
+    least: list[int],
+    at_once: int,
 ) -> None:
     spans, places = spans_of(some), spans_of(others)
+    wanted = np.resize(least, len(some))  # minutes, each presence its own
     expected = sorted(
         (number, other, max(a, c), min(b, d))
         for number, (venue, _, a, b) in enumerate(rows(spans))
         for other, (where, _, c, d) in enumerate(rows(places))
-        if venue == where and max(a, c) < min(b, d)
+        if venue == where and min(b, d) - max(a, c) >= wanted[number]
     )
     with mock.patch.object(meetings, "_PAIRS", at_once):
         found = [
             row
-            for pairs in meeting(spans, places)
+            for pairs in meeting(spans, places, wanted)
             for row in zip(
                 *(getattr(pairs, name).tolist() for name in ("span", "place", "start", "end")), strict=True
             )
@@ -60,7 +75,12 @@ def test_every_pair_that_meets_is_found_once(
     assert sorted(found) == expected
 
 
-@given(stays, stays, st.sampled_from([1, 60, 240]), st.sampled_from([1, 2_000_000]))
+@hypothesis.settings(max_examples=300)
+@hypothesis.example([(0, 5, T, 30), (0, 5, T + 60, 30)], [(0, 6, T, 120)], 60, 2_000_000)
+@hypothesis.example([(0, 5, T, 120)], [(0, 6, T, 30), (0, 6, T + 60, 30)], 60, 2_000_000)
+@given(
+    stays | short_stays, stays | short_stays, st.sampled_from([1, 60, 240]), st.sampled_from([1, 2_000_000])
+)
 def test_contacts_are_those_of_minutes(
     some: list[tuple[int, int, int, int]],
     others: list[tuple[int, int, int, int]],
@@ -81,6 +101,8 @@ def test_contacts_are_those_of_minutes(
     found = list(zip(*(getattr(met, name).tolist() for name in names), strict=True))
     assert len(found) == len(expected)
     assert set(found) == expected
+    lasting = contacts(spans.lasting(min_overlap), places.lasting(min_overlap), min_overlap)
+    assert sorted(met_rows(together([nobody(), *lasting]))) == sorted(found)
     firsts: dict[int, Any] = {}
     for row in sorted(expected, key=lambda row: (row[5], -row[4], row[0], row[2])):
         firsts.setdefault(row[1], row)
