@@ -1,5 +1,5 @@
 -- Both serving tables again have every mark as a byte: minute of the hour * 4 + 0 a void, 1 an in, 2 an out
--- (lookups/presence.py). A question reads two bytes a row instead of three masks of eight: of a crowd 11 instead of
+-- (lookups/presence.py). A question reads two bytes a row instead of three masks of eight: of a crowd 12 instead of
 -- 17 ms of the engine (100 million marks), for 1.5 bytes a mark and table. LZ4: with ZSTD it would be 1.3, and a
 -- crowd takes a tenth longer, the marks of thousands of persons a quarter (docs/LOOKUPS.md).
 -- Rows of one key merge to the set of their marks, which is the OR of their masks. Whoever inserts names the masks:
