@@ -101,7 +101,11 @@ def _gate(role: str, command: str) -> None:
 
 def main() -> None:
     """Entry point of the `truyvet` command."""
-    _assemble(sys.argv[1] if len(sys.argv) > 1 else None)()
+    asked = sys.argv[1] if len(sys.argv) > 1 else None
+    if asked and asked.partition("=")[0] == "--data":
+        sys.stderr.write("✗ --data stands after the command: truyvet status --data DIR\n")
+        sys.exit(2)
+    _assemble(asked)()
 
 
 if __name__ == "__main__":

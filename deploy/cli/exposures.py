@@ -59,7 +59,7 @@ def follow_alerts(
     def ready() -> None:
         if not json:
             place = f"{settings.topic_prefix}exposures at {settings.kafka_address}"
-            err.print(f"Following {place}; Ctrl-C ends it.", style="dim", markup=False)
+            err.print(f"Following {place}, local times (+07:00); Ctrl-C ends it.", style="dim", markup=False)
 
     try:
         with kafka_errors():

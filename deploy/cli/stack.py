@@ -120,10 +120,16 @@ def logs(
 ) -> None:
     """The last lines of one process's log."""
     with _plain():
-        folder = _remembered(data).folder
+        stack = _remembered(data)
+        folder = stack.folder
     there = sorted(path.stem for path in folder.logs.glob("*.log"))
     if not there:
-        fail(f"there are no logs in {folder.logs}: has `truyvet up` been run here?", CALL_WRONG)
+        other = stack.elsewhere()
+        fail(
+            f"there are no logs in {folder.logs}:"
+            f" {other.words if other else 'has `truyvet up` been run here?'}",
+            CALL_WRONG,
+        )
     chosen = [name for name in there if name == role] or [n for n in there if n.rsplit("-", 1)[0] == role]
     if not chosen:
         fail(f"no log of {role!r}: there are {', '.join(there)}", CALL_WRONG)

@@ -80,6 +80,16 @@ def test_the_version_is_said() -> None:
     assert done.stdout == f"truyvet {metadata.version('truyvet')}\n"
 
 
+@pytest.mark.parametrize("words", [("--data", "x", "status"), ("--data=x", "up")])
+def test_an_option_before_its_command_is_told_where_it_stands(words: tuple[str, ...]) -> None:
+    call = [sys.executable, "-m", "truyvet", *words]
+    done = subprocess.run(
+        call, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "✗ --data stands after the command: truyvet status --data DIR\n"
+
+
 def test_a_mistyped_variable_is_told_once_on_stderr_and_is_no_error(tmp_path: Path) -> None:
     call = [sys.executable, "-m", "truyvet", "schemas", "export", str(tmp_path), "--json"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("TRUYVET_")}

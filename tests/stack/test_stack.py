@@ -290,6 +290,9 @@ def test_in_another_folder_the_stack_on_the_ports_is_named(
     down = run(cli.commands, ["down"])
     assert down.exit_code == 2 and down.stdout == ""
     assert f"--data {stack.folder.data}" in down.stderr
+    logs = run(cli.commands, ["logs", "ingest"])
+    assert logs.exit_code == 2
+    assert "there are no logs in" in logs.stderr and f"--data {stack.folder.data}" in logs.stderr
     told = orjson.loads(run(cli.commands, ["down", "--json"]).stdout)
     assert told == {"up": False, "changed": False, "elsewhere": str(stack.folder.data)}
     with pytest.raises(StackError, match=f"the stack of {stack.folder.data} is on its ports"):
