@@ -242,8 +242,12 @@ def packed(url: str) -> dict[str, float]:
     """Bytes a mark, by table. An archive that was kept is brought up to date before."""
     client = sink.connect(f"{url}?send_receive_timeout=900")
     migrate(client, clock_ms)
-    rewriting = "SELECT count() FROM system.mutations WHERE database = currentDatabase() AND NOT is_done"
-    while client.execute(rewriting) != [(0,)]:
+    rewriting = (
+        "SELECT latest_fail_reason FROM system.mutations WHERE database = currentDatabase() AND NOT is_done"
+    )
+    while left := client.execute(rewriting):
+        if reasons := [reason for (reason,) in left if reason]:
+            raise RuntimeError(f"the archive {url} cannot be brought up to date: {reasons[0]}")
         time.sleep(0.5)
     ((marks,),) = client.execute("SELECT sum(length(marks)) FROM visits")
     sizes = client.execute(
@@ -371,7 +375,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if not options.build:
                 size = packed(f"{server}/{name}")
                 questions = ask_all(f"{server}/{name}", facts.pop("end"), search_s)
-                found.insert(0, Size(marks=marks, bytes_a_mark=size, questions=questions, **facts))
+                facts |= {"bytes_a_mark": size}  # an earlier release kept it
+                found.insert(0, Size(marks=marks, questions=questions, **facts))
                 write(options.out, found, rates)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
@@ -210,27 +210,21 @@ def rows_as(kind: type[Row], *columns: Sequence[Any]) -> list[Row]:
 
 
 class Columns(Sequence[Row]):
-    """Rows of an answer, kept by column. They are made when one is read: of a crowd that takes as long as to
-    find who is in it, and whoever counts, sorts or writes them down may do without (`column`).
+    """An answer by column. Its rows are made when one is read: of a crowd that takes as long as to find out
+    who met whom, and whoever counts, sorts or writes them down may do without.
     """
 
-    def __init__(self, kind: type[Row], rows: int, **columns: Callable[[], Sequence[Any]]) -> None:
-        """`columns`: by the names of `kind`'s fields, what gives their values, equally many: `rows`."""
+    def __init__(self, kind: type[Row], *columns: Sequence[Any]) -> None:
+        """`columns`: the values of each field of `kind` in their order, equally many."""
         self._kind = kind
-        self._length = rows
-        self._columns = columns
+        self.columns = columns
 
     def __len__(self) -> int:
-        return self._length
-
-    def column(self, name: str) -> Sequence[Any]:
-        """The values of one field, a row after the other."""
-        return self._columns[name]()
+        return len(self.columns[0])
 
     @cached_property
     def _rows(self) -> list[Row]:
-        fields: tuple[str, ...] = self._kind._fields  # type: ignore[attr-defined]
-        return rows_as(self._kind, *map(self.column, fields))
+        return rows_as(self._kind, *self.columns)
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self._rows)

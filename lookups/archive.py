@@ -1,8 +1,8 @@
 """Questions about one person or one venue: one method a question, parameters always by the driver.
 
 Marks are asked for, and what follows from them is found here, by lookups/presence.py and lookups/meetings.py:
-planning the views (migration 0006_questions) takes longer than a whole question (docs/LOOKUPS.md). Rows of
-one key are merged by OR before a mask is looked at: background merges may be far behind.
+planning the views (migration 0006_questions) takes longer than a whole question (docs/LOOKUPS.md). A mark
+that comes twice, in rows that no background merge has met yet, counts once.
 Every question is put into `lookup_audit` before it is asked: who looks into where a person has been leaves a
 trace.
 """
@@ -143,7 +143,7 @@ class Lookups(Reader):
         there = self._presences_at(codes, places).lasting(min_overlap)
         found = together([nobody(), *contacts(there, places, min_overlap)])
         if not len(found):
-            return Columns(Contact, 0, **dict.fromkeys(Contact._fields, list))
+            return Columns(Contact, *[[]] * len(Contact._fields))
         found = found.take(ordered(found.first - found.first.min(), found.venue, found.person))
         day = int(found.day.min())
         days = range(day, int(found.day.max()) + 1)
@@ -151,14 +151,13 @@ class Lookups(Reader):
         known = np.array([[own.get((venue, when), 0) for when in days] for venue in range(len(codes))])
         return Columns(
             Contact,
-            len(found),
-            person=lambda: hexes(found.person),
-            venue=self._places_at(codes, found.venue),
-            date=lambda: dates(found.day),
-            minutes=found.minutes.tolist,
-            first=(found.first * MS_PER_MINUTE).tolist,
-            last=(found.last * MS_PER_MINUTE).tolist,
-            share=(found.minutes / known[found.venue, found.day - day]).tolist,
+            hexes(found.person),
+            self._places_at(codes, found.venue),
+            dates(found.day),
+            found.minutes.tolist(),
+            (found.first * MS_PER_MINUTE).tolist(),
+            (found.last * MS_PER_MINUTE).tolist(),
+            (found.minutes / known[found.venue, found.day - day]).tolist(),
         )
 
     def contacts_of_case(self, case_id: str) -> Columns[Contact]:
@@ -177,20 +176,16 @@ class Lookups(Reader):
         places = {code: _place(code, known) for code, *known in set(zip(venue, *register, strict=True))}
         return Columns(
             Contact,
-            len(person),
-            person=lambda: hexes(np.array(person, np.uint64)),
-            venue=lambda: [places[code] for code in venue],
-            date=lambda: date,
-            minutes=lambda: minutes,
-            first=lambda: first,
-            last=lambda: last,
-            share=lambda: [None] * len(person),
+            hexes(np.array(person, np.uint64)),
+            [places[code] for code in venue],
+            *(date, minutes, first, last),
+            [None] * len(person),
         )
 
     def _found(self, codes: Sequence[str], spans: Spans) -> list[Presence]:
         return rows_as(
             Presence,
-            self._places_at(codes, spans.venue)(),
+            self._places_at(codes, spans.venue),
             hexes(spans.person),
             (spans.start * MS_PER_MINUTE).tolist(),
             (spans.end * MS_PER_MINUTE).tolist(),

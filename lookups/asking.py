@@ -145,7 +145,8 @@ def _of_server(error: Exception) -> Exception:
         )
     if code == 47:  # a column that a later migration adds
         return ArchiveAwayError(
-            "the archive is older than this program: truyvet run archive brings it up to date"
+            f"the archive is older than this program: {_words(error)}: truyvet run archive brings it up to"
+            " date"
         )
     if code in {516, 497}:
         return WrongAccessError(

@@ -116,7 +116,7 @@ class GroupLookups(Reader):
             [degree] * len(met),
             hexes(met.source),
             hexes(met.person),
-            self._places_at(codes, met.venue)(),
+            self._places_at(codes, met.venue),
             dates(met.day),
             met.minutes.tolist(),
             (met.first * MS_PER_MINUTE).tolist(),
@@ -211,7 +211,7 @@ class GroupLookups(Reader):
         order = np.lexsort((at, who, since, place))
         met = rows_as(
             Presence,
-            self._places_at(codes, at[order])(),
+            self._places_at(codes, at[order]),
             hexes(who[order]),
             (since[order] * MS_PER_MINUTE).tolist(),
             (until[order] * MS_PER_MINUTE).tolist(),

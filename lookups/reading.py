@@ -98,13 +98,10 @@ class Reader(Asker):
                 raise incomplete(sorted(missing)[:5])
         return known
 
-    def _places_at(self, codes: Sequence[str], venues: Numbers) -> Callable[[], list[Place]]:
-        """What gives the register's venue of each row; `venues`: numbers in `codes`.
-
-        Raises IncompleteArchiveError, before it is called.
-        """
+    def _places_at(self, codes: Sequence[str], venues: Numbers) -> list[Place]:
+        """The register's venue of each row; `venues`: numbers in `codes`. Raises IncompleteArchiveError."""
         places = self._places([codes[at] for at in np.flatnonzero(np.bincount(venues)).tolist()])
-        return lambda: listed([places.get(code) for code in codes], venues)
+        return listed([places.get(code) for code in codes], venues)
 
     def _marks_of(self, persons: Persons, since: int, until: int) -> tuple[list[str], Archived]:
         """Codes of venues, in order, and what these persons' presences in [since, until) depend on."""

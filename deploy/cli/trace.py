@@ -122,7 +122,7 @@ def contacts(
         columns["share"] = "Share"
     show(_contact_rows(found), columns | PLACE, output, title, out)
     if output is Format.TABLE and found:
-        persons = len(set(found.column("person")))
+        persons = len(set(found.columns[0]))
         err.print(f"{persons:,} persons, {len(found):,} contacts", style="dim")
 
 
@@ -166,19 +166,20 @@ def occupancy(
 
 def _contact_rows(found: Columns[Contact]) -> Rows:
     """By column: a crowd's tens of thousands have few times and places among them."""
-    names = ("person", "venue", "date", "minutes", "first", "last", "share")
-    columns = [found.column(name) for name in names]
-    venues, times = {at.code: place_cells(at) for at in columns[1]}, {*columns[4], *columns[5]}
-    told = {at: format_time(at) for at in times}
+    persons, venues, dates, minutes, firsts, lasts, shares = found.columns
+    place = {venue.code: place_cells(venue) for venue in venues}
+    time = {at: format_time(at) for at in {*firsts, *lasts}}
     return [
         {
             "person": person,
             "date": date,
-            "minutes": minutes,
-            **venues[venue.code],
-            "first": told[first],
-            "last": told[last],
+            "minutes": together,
+            **place[venue.code],
+            "first": time[first],
+            "last": time[last],
             "share": None if share is None else round(share, 3),
         }
-        for person, venue, date, minutes, first, last, share in zip(*columns, strict=True)
+        for person, venue, date, together, first, last, share in zip(
+            persons, venues, dates, minutes, firsts, lasts, shares, strict=True
+        )
     ]
