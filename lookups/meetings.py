@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from lookups.presence import Flags, Numbers, Persons, Spans, changes, numbers_of, ordered, ranks
+from lookups.presence import Flags, Numbers, Persons, Spans, changes, groups, numbers_of, ordered, ranks
 from schemas.times import MINUTES_PER_DAY, OFFSET_MINUTES
 
 # Pairs that are in memory at once: of a crowd of 9,000 there are 81 million. So few that their columns stay
@@ -197,8 +197,7 @@ def contacts(
         spans, reached = spans.take(near), chain.reached[near]
         until = chain.until(spans, places, reached, min_overlap)
     # a number a source, and one a venue and person: their presences are next to each other
-    sources, groups = ranks(places.person), np.zeros(len(spans), np.int64)
-    groups[1:] = np.cumsum(changes(spans.venue, spans.person))
+    sources, stays = ranks(places.person), groups(spans.venue, spans.person)
     for pairs in meeting(spans, places, _minutes_of_each(spans, places, min_overlap)):
         source, person = places.person[pairs.place], spans.person[pairs.span]
         wanted = source != person
@@ -211,7 +210,7 @@ def contacts(
         parts = _by_day(pairs, chosen)
         place, span, day = parts.place, parts.span, parts.day
         first, last, whole = parts.first, parts.last, parts.whole
-        key = (sources[place] * (groups[-1] + 1) + groups[span]) * (np.ptp(day) + 1) + day - day.min()
+        key = (sources[place] * (stays[-1] + 1) + stays[span]) * (np.ptp(day) + 1) + day - day.min()
         order = np.arange(len(key))
         if np.any(key[1:] < key[:-1]):  # never of a single source
             order = ordered(key)

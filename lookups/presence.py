@@ -91,8 +91,7 @@ class Spans:
         anybody there."""
         if least <= 1:
             return self
-        group = np.zeros(len(self), np.int64)
-        group[1:] = np.cumsum(changes(self.venue, self.person))
+        group = groups(self.venue, self.person)
         return self.take((np.bincount(group, self.end - self.start) >= least)[group])
 
     def infectious(self, linger: int) -> Spans:
@@ -132,6 +131,13 @@ def changes(*columns: NDArray[np.integer]) -> Flags:
     found: Flags = columns[0][1:] != columns[0][:-1]
     for column in columns[1:]:
         found |= column[1:] != column[:-1]
+    return found
+
+
+def groups(*columns: NDArray[np.integer]) -> Numbers:
+    """Of each row a number that grows where it differs from the one before, from 0 on."""
+    found = np.zeros(len(columns[0]), np.int64)
+    np.cumsum(changes(*columns), out=found[1:])
     return found
 
 
@@ -184,8 +190,7 @@ def live_marks(archived: Archived) -> Marks:
     decides[1:] &= changes(keys >> 2)
     chosen = np.flatnonzero(decides)
     order, keys = order[chosen], keys[chosen]
-    group = np.zeros(len(keys), np.int64)
-    group[1:] = np.cumsum(changes(keys >> bits))
+    group = groups(keys >> bits)
     at = archived.base + ((keys & ((1 << bits) - 1)) >> 2)
     venue = archived.mark[order] >> VENUE_BITS
     return Marks(venue, archived.person[order], group, at, (keys & 3) == OUT)
@@ -213,9 +218,7 @@ def _grouped(archived: Archived) -> tuple[Numbers, Numbers, int]:
             return order, keys, time_bits
     rank = ranks(archived.person)
     order = ordered(venue, rank, time)
-    group = np.zeros(len(order), np.int64)
-    group[1:] = np.cumsum(changes(venue[order], rank[order]))
-    return order, (group << time_bits) | time[order], time_bits
+    return order, (groups(venue[order], rank[order]) << time_bits) | time[order], time_bits
 
 
 def presences(marks: Marks, dwell: Numbers) -> Spans:
