@@ -235,26 +235,16 @@ def build(url: str, marks: int, end: int) -> dict[str, Any]:
     rate = total / (time.monotonic() - began)
     for table in ("visits", "visits_by_person"):  # as after a quiet night
         client.execute(f"OPTIMIZE TABLE {table} FINAL")
-    return {"venues": venues, "people": people, "fill_rate": round(rate)}
-
-
-def packed(url: str) -> dict[str, float]:
-    """Bytes a mark, by table. An archive that was kept is brought up to date before."""
-    client = sink.connect(f"{url}?send_receive_timeout=900")
-    migrate(client, clock_ms)
-    rewriting = (
-        "SELECT latest_fail_reason FROM system.mutations WHERE database = currentDatabase() AND NOT is_done"
-    )
-    while left := client.execute(rewriting):
-        if reasons := [reason for (reason,) in left if reason]:
-            raise RuntimeError(f"the archive {url} cannot be brought up to date: {reasons[0]}")
-        time.sleep(0.5)
-    ((marks,),) = client.execute("SELECT sum(length(marks)) FROM visits")
     sizes = client.execute(
         "SELECT table, sum(data_compressed_bytes) FROM system.parts WHERE active"
         " AND database = currentDatabase() AND table IN ('visits', 'visits_by_person') GROUP BY table"
     )
-    return {name: round(size / marks, 2) for name, size in sorted(sizes)}
+    return {
+        "venues": venues,
+        "people": people,
+        "fill_rate": round(rate),
+        "bytes_a_mark": {name: round(size / total, 2) for name, size in sorted(sizes)},
+    }
 
 
 def insert_rates(url: str, inserted: int, rounds: int) -> dict[str, float]:
@@ -373,9 +363,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if known:
                     known.write_text(json.dumps(facts))
             if not options.build:
-                size = packed(f"{server}/{name}")
                 questions = ask_all(f"{server}/{name}", facts.pop("end"), search_s)
-                facts |= {"bytes_a_mark": size}  # an earlier release kept it
                 found.insert(0, Size(marks=marks, questions=questions, **facts))
                 write(options.out, found, rates)
 

@@ -143,11 +143,6 @@ def _of_server(error: Exception) -> Exception:
         return ArchiveAwayError(
             f"the archive is not there yet: {_words(error)}: truyvet run archive makes its tables"
         )
-    if code == 47:  # a column that a later migration adds
-        return ArchiveAwayError(
-            f"the archive is older than this program: {_words(error)}: truyvet run archive brings it up to"
-            " date"
-        )
     if code in {516, 497}:
         return WrongAccessError(
             f"ClickHouse refuses this user: {_words(error)}: correct user and password in TRUYVET_CLICKHOUSE"

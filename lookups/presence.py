@@ -7,8 +7,9 @@ about a window reads `MARGIN_HOURS` more on both sides, and `clip`s the answer.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ _MIX: Final = np.uint64(0x9E3779B97F4A7C15)
 VOID: Final = 0
 IN: Final = 1
 OUT: Final = 2
+SEVERAL: Final = 3  # of a row of the archive that is not one mark: no kind of a mark
 VENUE_BITS: Final = 32  # of a mark's number; the venue comes above them
 PER_HOUR: Final = 60 << 2  # by so much the number of a mark grows with the hour
 _STEP_BITS: Final = 5  # of a mark's number: steps of 8 minutes
@@ -248,3 +250,32 @@ def _joined(spans: Spans, apart: Flags) -> Spans:
     starts = np.flatnonzero(apart)
     lasts = np.append(starts[1:], len(spans))[: len(starts)] - 1
     return Spans(spans.venue[starts], spans.person[starts], spans.start[starts], spans.end[lasts])
+
+
+def archived_rows(table: Iterable[Sequence[int]]) -> Archived:
+    """(venue, hour, person, ins, outs, voids), …: bit m of a mask is minute m of that hour."""
+    columns: list[Any] = list(zip(*table, strict=True)) or [()] * 6
+    venue, hour = (np.array(column, np.int64) for column in columns[:2])
+    person, *masks = (np.array(column, np.uint64) for column in columns[2:])
+    first = int(hour.min(initial=1 << 40))
+    return masked(first, (venue << VENUE_BITS) + (hour - first) * PER_HOUR, person, masks)
+
+
+def masked(first: int, places: Numbers, person: Persons, masks: Iterable[Persons]) -> Archived:
+    """A mark for each bit of the masks of hours: ins, outs, voids.
+
+    `places`: a mark of the hour's first minute without a kind.
+    """
+    marks, persons = [places[:0]], [person[:0]]
+    for kind, mask in zip((IN, OUT, VOID), masks, strict=True):
+        active = np.flatnonzero(mask)
+        left = mask[active]
+        while len(active):
+            below = left - np.uint64(1)
+            bit = np.bitwise_count(left ^ below).astype(np.int64) - 1
+            marks.append(places[active] + (bit << 2) + kind)
+            persons.append(person[active])
+            left &= below
+            more = left != 0
+            active, left = active[more], left[more]
+    return Archived(first * 60, np.concatenate(marks), np.concatenate(persons))

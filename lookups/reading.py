@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -18,56 +17,81 @@ from numpy.typing import NDArray
 from lookups.answers import Place, Window, listed
 from lookups.asking import Asker, Desk, incomplete
 from lookups.presence import (
+    IN,
     MARGIN_HOURS,
+    OUT,
     PER_HOUR,
+    SEVERAL,
     VENUE_BITS,
     Archived,
     Numbers,
     Persons,
     Spans,
+    archived_rows,
     live_marks,
+    masked,
     presences,
     telling,
 )
 from schemas.times import day_name
 
-# The number of a mark (lookups/presence.py), but for the venue. A row is as many as it has marks.
-_MARK: Final = f"(hour - %(first)s) * {PER_HOUR} + arrayJoin(marks)"
+# Columns that are gathered side by side have to be whole: of a sparse one (in a part where nearly all values
+# are zero, as with `voids`) the values that are not zero come first, so a void would cancel somebody else's
+# mark.
+_MASKS: Final = """
+    reinterpret(groupArray(hour), 'String'),
+    reinterpret(groupArray(person), 'String'),
+    reinterpret(groupArray(materialize(ins)), 'String'),
+    reinterpret(groupArray(materialize(outs)), 'String'),
+    reinterpret(groupArray(materialize(voids)), 'String')
+"""
 # Codes are letters and digits: joined by a blank they are one value.
 _BY_PERSON: Final = f"""
-SELECT
-    reinterpret(groupArray({_MARK}), 'String'),
-    reinterpret(groupArray(person), 'String'),
-    arrayStringConcat(groupArray(venue), ' ')
+SELECT {_MASKS}, arrayStringConcat(groupArray(venue), ' ')
 FROM visits_by_person
 WHERE person IN %(persons)s AND hour BETWEEN %(first)s AND %(last)s
 """  # noqa: S608 (made of constants)
 # A few dozen rows: made into values they take two milliseconds longer.
-_OF_ONE: Final = f"""
-SELECT venue, {_MARK}
+_OF_ONE: Final = """
+SELECT venue, hour, person, ins, outs, voids
 FROM visits_by_person
 WHERE person = %(person)s AND hour BETWEEN %(first)s AND %(last)s
-"""  # noqa: S608 (made of constants)
+"""
 _BY_VENUE: Final = f"""
-SELECT reinterpret(groupArray({_MARK}), 'String'), reinterpret(groupArray(person), 'String')
+SELECT {_MASKS}
 FROM visits
 WHERE venue = %(venue)s AND hour BETWEEN %(first)s AND %(last)s
 """  # noqa: S608 (made of constants)
 # Which hours of a venue are wanted says a mask of 64 slots, each a few hours long. Tuples (venue, hour) say
 # it exactly, but finding their granules takes longer than reading what lies between. (bitTest refuses other
 # slots, and is asked of rows outside of the hours too.)
+# A crowd's rows leave as two numbers instead of six: what lookups/presence.py calls `mark`, and the person.
+# Of a row with several marks or a void the kind is SEVERAL, and its masks follow apart: one row in twelve.
+# (So many bits as are below the only one of a mask is its number.) It takes two milliseconds more to plan,
+# so the other questions, of few rows, do without.
 _BY_VENUES: Final = f"""
 SELECT
     reinterpret(groupArray(
-        bitShiftLeft(toUInt64(transform(venue, %(codes)s, %(numbers)s, 0)), {VENUE_BITS}) + {_MARK}
+        place + if(single, bitCount(ins + outs - 1) * 4 + if(outs = 0, {IN}, {OUT}), {SEVERAL})
     ), 'String'),
-    reinterpret(groupArray(person), 'String')
-FROM visits
-WHERE venue IN %(codes)s AND hour BETWEEN %(first)s AND %(last)s
-    AND bitTest(
-        transform(venue, %(codes)s, CAST(%(slots)s, 'Array(UInt64)'), toUInt64(0)),
-        bitAnd(intDiv(toUInt32(hour - %(first)s), %(width)s), 63)
-    )
+    reinterpret(groupArray(person), 'String'),
+    reinterpret(groupArrayArray(if(single, [], [ins, outs, voids])), 'String')
+FROM (
+    SELECT
+        bitShiftLeft(toUInt64(transform(venue, %(codes)s, %(numbers)s, 0)), {VENUE_BITS})
+            + (hour - %(first)s) * {PER_HOUR} AS place,
+        person,
+        materialize(ins) AS ins,
+        materialize(outs) AS outs,
+        materialize(voids) AS voids,
+        voids = 0 AND bitCount(ins) + bitCount(outs) = 1 AS single
+    FROM visits
+    WHERE venue IN %(codes)s AND hour BETWEEN %(first)s AND %(last)s
+        AND bitTest(
+            transform(venue, %(codes)s, CAST(%(slots)s, 'Array(UInt64)'), toUInt64(0)),
+            bitAnd(intDiv(toUInt32(hour - %(first)s), %(width)s), 63)
+        )
+)
 """  # noqa: S608 (made of constants)
 _SLOTS: Final = 64
 _KEPT: Final = 31 << 20  # bytes
@@ -109,21 +133,20 @@ class Reader(Asker):
         if len(persons) == 1:
             asked = {"person": int(persons[0]), "first": first, "last": last}
             table = list(self._rows(_OF_ONE, asked))
-            where, marks = [row[0] for row in table], np.array([row[1] for row in table], np.int64)
-            archived = Archived(first * 60, marks, np.repeat(persons, len(marks)))
-        else:
-            row = self._one(_BY_PERSON, {"persons": persons.tolist(), "first": first, "last": last})
-            where = row[2].split(" ") if row[2] else []
-            archived = _archived(first, row)
+            codes = sorted({row[0] for row in table})
+            number = {code: at for at, code in enumerate(codes)}
+            return codes, archived_rows([(number[row[0]], *row[1:]) for row in table])
+        row = self._one(_BY_PERSON, {"persons": persons.tolist(), "first": first, "last": last})
+        *masks, joined = row
+        where = joined.split(" ") if joined else []
         codes = sorted(set(where))
-        number = {code: at << VENUE_BITS for at, code in enumerate(codes)}
-        venue = np.array([number[code] for code in where], np.int64)
-        return codes, replace(archived, mark=archived.mark + venue)
+        number = {code: at for at, code in enumerate(codes)}
+        return codes, _of_masks(first, masks, np.array([number[code] for code in where], np.int64))
 
     def _marks_at(self, venue: str, window: Window) -> Archived:
         """What the presences at one venue, number 0, depend on."""
         first, last = hours_around(*window.minutes)
-        return _archived(first, self._one(_BY_VENUE, {"venue": venue, "first": first, "last": last}))
+        return _of_masks(first, self._one(_BY_VENUE, {"venue": venue, "first": first, "last": last}))
 
     def _presences_at(self, codes: Sequence[str], places: Spans) -> Spans:
         """Everybody's presences at the places' venues; complete within each place, not outside of them."""
@@ -152,8 +175,9 @@ class Reader(Asker):
                 "width": width,
             },
         )
+        archived = _of_marks(first, row)
         dwell = self._dwell(codes, there)
-        return presences(live_marks(telling(_archived(first, row), places, dwell)), dwell)
+        return presences(live_marks(telling(archived, places, dwell)), dwell)
 
     def _presences(self, codes: Sequence[str], archived: Archived) -> Spans:
         """Raises IncompleteArchiveError for a venue without a dwell time."""
@@ -185,9 +209,26 @@ def hours_around(since: int, until: int) -> tuple[int, int]:
     return max(0, since // 60 - MARGIN_HOURS), (until - 1) // 60 + MARGIN_HOURS
 
 
-def _archived(first: int, row: Sequence[Any]) -> Archived:
-    """`row`: marks and persons, from hour `first` on."""
-    return Archived(first * 60, _numbers(row[0], "<i8"), _numbers(row[1], "<u8"))
+def _of_masks(first: int, row: Sequence[Any], venue: Numbers | None = None) -> Archived:
+    """`row`: of `_MASKS`, from hour `first` on; `venue`: none when all are of number 0."""
+    places = (_numbers(row[0], "<u4").astype(np.int64) - first) * PER_HOUR
+    if venue is not None:
+        places += venue << VENUE_BITS
+    person, *masks = (_numbers(each, "<u8") for each in row[1:])
+    return masked(first, places, person, masks)
+
+
+def _of_marks(first: int, row: Sequence[Any]) -> Archived:
+    """`row`: of `_BY_VENUES`, from hour `first` on."""
+    mark, person = _numbers(row[0], "<i8"), _numbers(row[1], "<u8")
+    several = (mark & 3) == SEVERAL
+    rows, single = np.flatnonzero(several), np.flatnonzero(~several)
+    more = masked(first, mark[rows] - SEVERAL, person[rows], _numbers(row[2], "<u8").reshape(-1, 3).T)
+    return Archived(
+        more.base,
+        np.concatenate([mark[single], more.mark]),
+        np.concatenate([person[single], more.person]),
+    )
 
 
 def _keep_memory() -> None:
@@ -201,6 +242,6 @@ def _keep_memory() -> None:
 
 
 def _numbers(packed: str | bytes, kind: str) -> NDArray[Any]:
-    """The driver gives bytes that are UTF-8 by chance as text, which is not as long as they are: a few marks
-    often are."""
+    """The driver gives bytes that are UTF-8 by chance as text, which is not as long as they are. It happens
+    to hours that are neighbours, at present to 30 in every 256."""
     return np.frombuffer(packed if isinstance(packed, bytes) else packed.encode(), kind)

@@ -22,7 +22,7 @@ FOLDER: Final = Path(__file__).parent / "migrations"
 
 _NAME = re.compile(r"([0-9]{4})_([a-z0-9_]+)\.sql")
 _COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
-_REPEATABLE = re.compile(r"\b(IF (NOT )?EXISTS|CREATE OR REPLACE|MODIFY|MATERIALIZE)\b", re.IGNORECASE)
+_REPEATABLE = re.compile(r"\bIF (NOT )?EXISTS\b|\bCREATE OR REPLACE\b|\bMODIFY\b", re.IGNORECASE)
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS schema_migrations

@@ -244,12 +244,6 @@ def test_an_archive_without_tables_is_told(world: World) -> None:
         world.lookups.person(PERSONS[0], Window(0, 60_000))
 
 
-def test_an_archive_of_an_earlier_release_is_told(world: World) -> None:
-    world.client.execute("ALTER TABLE visits_by_person DROP COLUMN marks")
-    with pytest.raises(ArchiveAwayError, match="older than this program"):
-        world.lookups.person(PERSONS[0], Window(0, 60_000))
-
-
 def test_an_empty_window_is_refused() -> None:
     with pytest.raises(ValueError, match="after the start"):
         Window(120_000, 120_059)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -11,13 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookups import presence
-from lookups.presence import VENUE_BITS, Archived, Spans, live_marks, presences, telling
+from lookups.presence import Spans, archived_rows, live_marks, presences, telling
 from stream_processors import presence as processors
 from tests.lookups import oracle
 
 T = 27_000_000  # some minute, 00:00 UTC
 KINDS = {"in": processors.IN, "out": processors.OUT, "void": processors.VOID}
-KINDS_ARCHIVED = {"in": presence.IN, "out": presence.OUT, "void": presence.VOID}
 
 marks = st.lists(
     st.tuples(st.integers(T, T + 3 * 1440), st.sampled_from(["in", "in", "out", "out", "void"])), max_size=25
@@ -32,22 +31,19 @@ steps = st.lists(
 dwells = st.one_of(st.sampled_from([1, 60, 720]), st.integers(1, 720))
 
 
-AMark = tuple[int, int, int, int]  # venue, minute, person, kind
+def packed(some: list[tuple[int, str]], venue: int = 0, person: int = 7) -> list[tuple[int, ...]]:
+    """One row a mark, as a flush that has not merged yet."""
+    return [
+        (
+            *(venue, minute // 60, person),
+            *(1 << minute % 60 if kind == wanted else 0 for wanted in ("in", "out", "void")),
+        )
+        for minute, kind in some
+    ]
 
 
-def marked(some: list[tuple[int, str]], venue: int = 0, person: int = 7) -> list[AMark]:
-    return [(venue, minute, person, KINDS_ARCHIVED[kind]) for minute, kind in some]
-
-
-def archived(table: Sequence[AMark]) -> Archived:
-    """As if they came from the hour of the earliest on."""
-    base = min((row[1] for row in table), default=T) // 60 * 60
-    mark = [(venue << VENUE_BITS) | (minute - base) << 2 | kind for venue, minute, _, kind in table]
-    return Archived(base, np.array(mark, np.int64), np.array([row[2] for row in table], np.uint64))
-
-
-def there(rows: Sequence[AMark], dwell: int) -> Spans:
-    return presences(live_marks(archived(rows)), np.array([dwell, 720 - dwell + 1]))
+def there(rows: Iterable[tuple[int, ...]], dwell: int) -> Spans:
+    return presences(live_marks(archived_rows(rows)), np.array([dwell, 720 - dwell + 1]))
 
 
 def pairs(found: Spans) -> list[tuple[int, int]]:
@@ -55,7 +51,7 @@ def pairs(found: Spans) -> list[tuple[int, int]]:
 
 
 def spans(some: list[tuple[int, str]], dwell: int) -> list[tuple[int, int]]:
-    return pairs(there(marked(some), dwell))
+    return pairs(there(packed(some), dwell))
 
 
 def stepped(some: list[tuple[int, str]]) -> list[tuple[int, str]]:
@@ -105,7 +101,7 @@ def test_presence_is_that_of_the_oracle_and_of_the_processors(
 def test_order_duplicates_and_splitting_change_nothing(
     some: list[tuple[int, str]], dwell: int, chance: random.Random
 ) -> None:
-    rows = marked(some)
+    rows = packed(some)
     shuffled = rows + [row for row in rows if chance.random() < 0.5]
     chance.shuffle(shuffled)
     assert pairs(there(shuffled, dwell)) == spans(some, dwell)
@@ -117,8 +113,8 @@ def test_marks_beyond_720_minutes_say_nothing_about_a_window(
 ) -> None:
     start, end = T + since, T + since + length
     near = [mark for mark in some if start - 720 <= mark[0] <= end - 1 + 720]
-    assert pairs(there(marked(near), dwell).clip(start, end)) == pairs(
-        there(marked(some), dwell).clip(start, end)
+    assert pairs(there(packed(near), dwell).clip(start, end)) == pairs(
+        there(packed(some), dwell).clip(start, end)
     )
 
 
@@ -137,11 +133,11 @@ def test_marks_that_say_nothing_about_some_places_may_be_missing(
             (T + chance.randrange(1500), chance.choice(["in", "in", "out", "void"]))
             for _ in range(chance.randint(1, 4))
         ]
-        rows += marked(some, person & 1, 40 + person)
+        rows += packed(some, person & 1, 40 + person)
     venue, since, length = (np.array(column, np.int64) for column in zip(*asked, strict=True))
     places = Spans(venue, np.zeros(len(venue), np.uint64), T + since, T + since + length)
     stays = np.array([dwell, 720 - dwell + 1])
-    every = archived(rows)
+    every = archived_rows(rows)
     told = presences(live_marks(telling(every, places, stays)), stays)
     known = presences(live_marks(every), stays)
     for place in range(len(asked)):
@@ -157,10 +153,10 @@ def by_person(found: Spans) -> list[tuple[int, tuple[int, int]]]:
 
 
 def test_of_a_days_crowd_those_around_a_place_are_left() -> None:
-    rows = [row for person in range(480) for row in marked([(T + person, "in")], person=40 + person)]
-    rows += marked([(T, "in"), (T + 300, "out")], person=1000)
+    rows = [row for person in range(480) for row in packed([(T + person, "in")], person=40 + person)]
+    rows += packed([(T, "in"), (T + 300, "out")], person=1000)
     place = Spans(np.array([0]), np.array([0], np.uint64), np.array([T + 240]), np.array([T + 250]))
-    left = telling(archived(rows), place, np.array([60]))
+    left = telling(archived_rows(rows), place, np.array([60]))
     assert 1000 in left.person.tolist()
     assert len(left.person) < 200
 
@@ -169,7 +165,7 @@ def test_of_a_days_crowd_those_around_a_place_are_left() -> None:
 def test_a_place_stays_infectious_for_so_long(some: list[tuple[int, str]], dwell: int, linger: int) -> None:
     minutes = oracle.present(some, dwell)
     longer = {minute + more for minute in minutes for more in range(linger + 1)}
-    assert pairs(there(marked(some), dwell).infectious(linger)) == oracle.runs(longer)
+    assert pairs(there(packed(some), dwell).infectious(linger)) == oracle.runs(longer)
 
 
 worlds = st.dictionaries(
@@ -182,7 +178,7 @@ worlds = st.dictionaries(
 def test_many_persons_and_venues_at_once_do_not_touch_each_other(
     world: dict[tuple[int, int], list[tuple[int, str]]], dwell: int, linger: int, chance: random.Random
 ) -> None:
-    rows = [row for (venue, person), some in world.items() for row in marked(some, venue, person)]
+    rows = [row for (venue, person), some in world.items() for row in packed(some, venue, person)]
     chance.shuffle(rows)
     found = there(rows, dwell).infectious(linger)
     told: dict[tuple[int, int], list[tuple[int, int]]] = {}
@@ -198,10 +194,10 @@ def test_many_persons_and_venues_at_once_do_not_touch_each_other(
 
 
 def test_two_persons_that_look_alike_to_the_sort_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = [(0, T + 60 * hour + who, who, presence.IN) for hour in range(4) for who in (1, 2, 3)]
-    expected = presences(live_marks(archived(table)), np.array([30]))
+    table = [(0, 400_000 + hour, who, 1 << who, 0, 0) for hour in range(4) for who in (1, 2, 3)]
+    expected = presences(live_marks(archived_rows(table)), np.array([30]))
     monkeypatch.setattr(presence, "_MIX", np.uint64(0))  # everybody looks alike
-    found = presences(live_marks(archived(table)), np.array([30]))
+    found = presences(live_marks(archived_rows(table)), np.array([30]))
     assert len(found) == 12
     order, usual = np.lexsort((found.start, found.person)), np.lexsort((expected.start, expected.person))
     assert found.take(order).start.tolist() == expected.take(usual).start.tolist()

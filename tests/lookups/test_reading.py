@@ -9,21 +9,24 @@ import numpy as np
 import pytest
 
 from lookups.answers import Window
+from lookups.presence import IN
 from lookups.reading import Reader
 from schemas.times import MS_PER_MINUTE
 
-# C2 9B and DF 9B, then zeros: two of their bytes are one character of UTF-8, and the driver hands over text
-TEXT_MARKS = [0x9BC2, 0x9BDF]
+MS_PER_HOUR = 60 * MS_PER_MINUTE
+
+# C2 9B 07 00 and DF 9B 07 00: each is three characters of UTF-8, and the driver hands over text
+TEXT_HOURS = [0x79BC2, 0x79BDF]
 
 
 class _Told(Reader):
-    """A reader that is told what the driver gives for these marks."""
+    """A reader that is told what the driver gives for these hours."""
 
-    def __init__(self, marks: list[int]) -> None:
-        self.marks = marks
+    def __init__(self, hours: list[int]) -> None:
+        self.hours = hours
 
     def _one(self, sql: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
-        columns = np.array(self.marks, "<i8"), np.full(len(self.marks), 7, "<u8")
+        columns = [np.array(self.hours, "<u4"), *(np.full(len(self.hours), n, "<u8") for n in (7, 1, 0, 0))]
         return tuple(_as_the_driver_does(column.tobytes()) for column in columns)
 
 
@@ -34,12 +37,9 @@ def _as_the_driver_does(packed: bytes) -> str | bytes:
         return packed
 
 
-@pytest.mark.parametrize("marks", [TEXT_MARKS[:1], TEXT_MARKS, [0x41], [0xFF], [*TEXT_MARKS, 0xFF], []])
-def test_a_row_stays_a_row_where_its_bytes_are_text(marks: list[int]) -> None:
-    found = cast(Any, _Told(marks))._marks_at("CDEF", Window(0, 60 * MS_PER_MINUTE))
-    assert found.person.tolist() == [7] * len(marks)
-    assert found.mark.tolist() == marks
-
-
-def test_the_marks_are_some_that_the_driver_gives_as_text() -> None:
-    assert isinstance(_as_the_driver_does(np.array(TEXT_MARKS, "<i8").tobytes()), str)
+@pytest.mark.parametrize("hours", [TEXT_HOURS[:1], TEXT_HOURS, [0x79B41], [0x79BFF], [*TEXT_HOURS, 0x79BFF]])
+def test_a_row_stays_a_row_where_its_bytes_are_text(hours: list[int]) -> None:
+    window = Window(min(hours) * MS_PER_HOUR, (max(hours) + 1) * MS_PER_HOUR)
+    found = cast(Any, _Told(hours))._marks_at("CDEF", window)
+    assert found.person.tolist() == [7] * len(hours)
+    assert found.mark.tolist() == [(hour * 60 - found.base) * 4 + IN for hour in hours]

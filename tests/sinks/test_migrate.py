@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from clickhouse_driver import Client
 
 from schemas.settings import Settings
 from sinks.connection import connect
-from sinks.migrate import FOLDER, Migration, MigrationError, load, migrate, pending
+from sinks.migrate import Migration, MigrationError, load, migrate, pending
 from sinks.retention import keep_for
 
 ONE = "-- a table; with a semicolon in its comment\nCREATE TABLE IF NOT EXISTS one (a UInt8) ENGINE = Log;\n"
@@ -131,85 +129,6 @@ def test_two_sinks_may_start_at_once(settings: Settings) -> None:
     applied = client.execute("SELECT DISTINCT number FROM schema_migrations ORDER BY number")
     assert [number for (number,) in applied] == [migration.number for migration in load()]
     client.disconnect()
-
-
-Told = dict[tuple[int, int], set[int]]  # (hour, person) → marks as bytes
-TABLES = ("visits", "visits_by_person")
-REWRITING = "SELECT count() > 0 FROM system.mutations WHERE database = currentDatabase() AND NOT is_done"
-
-
-def before_the_bytes(client: Client, path: Path) -> None:
-    """An archive of the release before migration 0011."""
-    for file in FOLDER.glob("*.sql"):
-        if file.name < "0011":
-            shutil.copy(file, path)
-    migrate(client, clock_ms, path)
-
-
-def insert_masks(client: Client, told: Told, chance: random.Random) -> None:
-    """As any release inserts; each time the same keys. So few voids that the engine keeps them sparse."""
-    rows = []
-    for hour in range(447_000, 447_040):
-        for person in (1, 7, 2**64 - 1):
-            shares = {0: 0.0005, 1: 0.02, 2: 0.02}
-            some = [(m, kind) for m in range(60) for kind, share in shares.items() if chance.random() < share]
-            told.setdefault((hour, person), set()).update(minute * 4 + kind for minute, kind in some)
-            masks = [sum(1 << minute for minute, kind in some if kind == wanted) for wanted in (1, 2, 0)]
-            rows.append(("CDEFHK", hour, person, *masks, 1, 1))
-    columns = "venue, hour, person, ins, outs, voids, party, sources"
-    client.execute(f"INSERT INTO visits ({columns}) VALUES", rows)
-
-
-def marks_in(client: Client, table: str) -> Told:
-    found: Told = {}
-    for hour, person, marks in client.execute(f"SELECT hour, person, marks FROM {table}"):
-        assert len(marks) == len(set(marks))
-        found.setdefault((hour, person), set()).update(marks)
-    return found
-
-
-def merged(client: Client, told: Told) -> None:
-    """Both tables have these marks, before and after their parts are merged."""
-    for table in TABLES:
-        assert marks_in(client, table) == told
-        client.execute(f"OPTIMIZE TABLE {table} FINAL")
-        assert marks_in(client, table) == told
-        assert client.execute(f"SELECT count() FROM {table}") == [(len(told),)]
-
-
-@pytest.mark.engines
-def test_rows_older_than_the_bytes_of_their_marks_have_them(client: Client, tmp_path: Path) -> None:
-    chance, told = random.Random(5), Told()
-    before_the_bytes(client, tmp_path)
-    for table in TABLES:
-        client.execute(f"SYSTEM STOP MERGES {table}")
-    insert_masks(client, told, chance)
-    assert migrate(client, clock_ms)[0].number == 11
-    assert client.execute(REWRITING) == [(1,)]
-    assert all(marks_in(client, table) == told for table in TABLES)
-    insert_masks(client, told, chance)
-    assert all(marks_in(client, table) == told for table in TABLES)
-    for table in TABLES:
-        client.execute(f"SYSTEM START MERGES {table}")
-    until = time.monotonic() + 60
-    while client.execute(REWRITING) == [(1,)]:
-        assert time.monotonic() < until, "the rows are not rewritten"
-        time.sleep(0.1)
-    merged(client, told)
-
-
-@pytest.mark.engines
-def test_old_rows_that_merge_with_new_ones_before_they_are_rewritten(client: Client, tmp_path: Path) -> None:
-    chance, told = random.Random(6), Told()
-    before_the_bytes(client, tmp_path)
-    insert_masks(client, told, chance)
-    for statement in load()[10].statements[:2]:  # cut off before the others
-        client.execute(statement)
-    insert_masks(client, told, chance)
-    merged(client, told)
-    insert_masks(client, told, chance)
-    assert migrate(client, clock_ms)[0].number == 11
-    merged(client, told)
 
 
 @pytest.mark.engines
