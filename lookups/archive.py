@@ -144,7 +144,7 @@ class Lookups(Reader):
         found = together([nobody(), *contacts(there, places, min_overlap)])
         if not len(found):
             return Columns(Contact, *[[]] * len(Contact._fields))
-        found = found.take(ordered(found.first - found.first.min(), found.venue, found.person))
+        found = found.take(ordered(found.first - found.first.min()))  # they come by venue
         day = int(found.day.min())
         days = range(day, int(found.day.max()) + 1)
         own = _minutes_by_day(places)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -94,8 +95,32 @@ class Asker:
     def _execute(self, sql: str, parameters: object) -> Sequence[Sequence[Any]]:
         """Columns of a query; of an insert nothing that means something."""
         columnar = not isinstance(parameters, list)
-        try:
+        with self._in_plain_words():
             answer = self._client.execute(sql, parameters, columnar=columnar, settings=_SETTINGS)
+        return answer if isinstance(answer, list) else []
+
+    @contextmanager
+    def _first(self, sql: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+        """The only row of an answer as soon as it is there: the server takes a millisecond or more to end a
+        large one. Whether it ended well is known after the block, so that must not give an answer away; nor
+        may it ask anything.
+        """
+        with self._in_plain_words():
+            rows = self._client.execute_iter(sql, parameters, settings=_SETTINGS)
+            row = next(rows)
+        try:
+            yield row
+        except BaseException:
+            self._client.disconnect()  # what is left of the answer would come before the next one
+            raise
+        with self._in_plain_words():
+            for _ in rows:
+                pass
+
+    @contextmanager
+    def _in_plain_words(self) -> Iterator[None]:
+        try:
+            yield
         except (NetworkError, SocketTimeoutError, OSError, EOFError) as error:
             raise ArchiveAwayError(
                 f"ClickHouse does not answer: {_words(error)}: is it up? truyvet status shows it,"
@@ -105,7 +130,6 @@ class Asker:
             if error.code == _THROWN:
                 raise incomplete(self._missing_venues()) from None
             raise _of_server(error) from error
-        return answer if isinstance(answer, list) else []
 
 
 def unknown_venue(codes: Sequence[str]) -> UnknownVenueError:

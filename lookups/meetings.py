@@ -85,12 +85,15 @@ def meeting(spans: Spans, places: Spans, least: Numbers | int = 1) -> Iterator[P
 
 
 def _near(spans: Spans, places: Spans, least: Numbers | int = 1) -> tuple[Numbers, Numbers]:
-    """Of each presence, the places [low, high) that it may meet for so long; `places`: by venue and start."""
+    """Of each presence, the places [low, high) that it may meet for so long; `places`: by venue and start.
+
+    All of them are met where a venue's places do not overlap, as those of one person.
+    """
     base = int(min(places.start.min(initial=NEVER), spans.start.min(initial=NEVER)))
-    longest = int((places.end - places.start).max(initial=0))
-    key = (places.venue << 32) + (places.start - base)
-    low = np.searchsorted(key, (spans.venue << 32) + np.maximum(spans.start + least - base - longest, 0))
-    high = np.searchsorted(key, (spans.venue << 32) + (spans.end - least - base), side="right")
+    where, place = spans.venue << 32, places.venue << 32
+    latest_end = np.maximum.accumulate(place + (places.end - base))  # of a venue's up to each
+    low = np.searchsorted(latest_end, where + (spans.start + least - base))
+    high = np.searchsorted(place + (places.start - base), where + (spans.end - least - base), side="right")
     return low, np.maximum(low, high)
 
 

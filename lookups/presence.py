@@ -30,6 +30,10 @@ _STEP_BITS: Final = 5  # of a mark's number: steps of 8 minutes
 # of a country it would take gigabytes.
 _CELLS: Final = 1 << 20
 _DIGIT: Final = 16  # bits: numpy sorts whole numbers of so many by radix
+# Marks are sorted by so many bits if these leave a person some more than the number of marks has: then a few
+# in a hundred thousand share them with somebody else.
+_KEY_BITS: Final = 3 * _DIGIT
+_SPARE_BITS: Final = 4
 
 Numbers = NDArray[np.int64]
 Persons = NDArray[np.uint64]
@@ -109,12 +113,15 @@ def ordered(*columns: NDArray[np.integer]) -> Numbers:
 
     Digit by digit, the last one first: half the time of numpy's argsort of one column, a third of lexsort's.
     """
-    order = np.arange(len(columns[0]))
+    order: Numbers | None = None
     for column in reversed(columns):
         for low in range(0, int(column.max(initial=0)).bit_length(), _DIGIT):
             digit = (column >> low).astype(np.uint16)
-            order = order[np.argsort(digit[order], kind="stable")]
-    return order
+            if order is None:
+                order = np.argsort(digit, kind="stable")
+            else:
+                order = order[np.argsort(digit[order], kind="stable")]
+    return np.arange(len(columns[0])) if order is None else order
 
 
 def ranks(values: NDArray[np.integer]) -> Numbers:
@@ -187,40 +194,49 @@ def _inside(shape: tuple[int, int], venue: Numbers, first: Numbers, last: Number
 
 def live_marks(archived: Archived) -> Marks:
     """A void cancels the `in` and `out` of its minute; an `out` in the minute of an `in` says nothing."""
-    order, keys, bits = _grouped(archived)
-    decides = (keys & 3) != VOID
-    decides[1:] &= changes(keys >> 2)
+    order, times, apart = _grouped(archived)
+    decides = (times & 3) != VOID
+    decides[1:] &= changes(times >> 2) | apart[1:]
     chosen = np.flatnonzero(decides)
-    order, keys = order[chosen], keys[chosen]
-    group = groups(keys >> bits)
-    at = archived.base + ((keys & ((1 << bits) - 1)) >> 2)
+    order, times = order[chosen], times[chosen]
+    group = np.cumsum(apart, dtype=np.int64)[chosen]
     venue = archived.mark[order] >> VENUE_BITS
-    return Marks(venue, archived.person[order], group, at, (keys & 3) == OUT)
+    return Marks(venue, archived.person[order], group, archived.base + (times >> 2), (times & 3) == OUT)
 
 
-def _grouped(archived: Archived) -> tuple[Numbers, Numbers, int]:
+def _grouped(archived: Archived) -> tuple[Numbers, Numbers, Flags]:
     """An order in which the marks of a venue and person are next to each other, by time; in that order their
-    numbers: venue, something that tells persons apart, and in the lowest bits, so many, time and kind.
+    time and kind, and whether each is the first of its venue and person.
 
-    By a part of the person's bits, as many as there is room for in one number to be sorted: of 50,000 marks
-    it takes half the time of finding the persons' ranks first. Should two persons have the same part, by
-    ranks.
+    Sorted by the venue and some of the person's bits, as many as are likely to tell a venue's persons apart:
+    of 50,000 marks it takes half the time of finding the persons' ranks first. Persons who share them are
+    put in order afterwards.
     """
     time = archived.mark & ((1 << VENUE_BITS) - 1)
     venue = archived.mark >> VENUE_BITS
     time_bits, venue_bits = int(time.max(initial=3)).bit_length(), int(venue.max(initial=0)).bit_length()
-    room = 63 - venue_bits - time_bits
-    if room > 0:
-        # odd, so no person is lost in it, and it moves what tells pseudonyms apart into the upper bits
-        mixed = ((archived.person * _MIX) >> np.uint64(64 - room)).astype(np.int64)
-        keys = (venue << (room + time_bits)) | (mixed << time_bits) | time
-        order = ordered(keys)
-        keys, person = keys[order], archived.person[order]
-        if not np.any(changes(person) & ~changes(keys >> time_bits)):
-            return order, keys, time_bits
-    rank = ranks(archived.person)
-    order = ordered(venue, rank, time)
-    return order, (groups(venue[order], rank[order]) << time_bits) | time[order], time_bits
+    room = _KEY_BITS - venue_bits - time_bits
+    if room < len(time).bit_length() + _SPARE_BITS:
+        room = 63 - venue_bits - time_bits
+    # odd, so no person is lost in it, and it moves what tells pseudonyms apart into the upper bits
+    mixed = ((archived.person * _MIX) >> np.uint64(63 - room) >> np.uint64(1)).astype(np.int64)
+    keys = (venue << (room + time_bits)) | (mixed << time_bits) | time
+    latest = (1 << time_bits) - 1
+    order = ordered(keys)
+    keys, person = keys[order], archived.person[order]
+    alike = ~changes(keys >> time_bits)
+    apart = np.ones(len(keys), np.bool_)
+    apart[1:] = changes(person) | ~alike
+    if len(clashes := np.flatnonzero(apart[1:] & alike)):
+        shared = keys[clashes] >> time_bits
+        lows = np.unique(np.searchsorted(keys, shared << time_bits))
+        highs = np.unique(np.searchsorted(keys, (shared << time_bits) | latest, side="right"))
+        for low, high in zip(lows.tolist(), highs.tolist(), strict=True):
+            within = np.lexsort((keys[low:high], person[low:high]))
+            order[low:high] = order[low:high][within]
+            keys[low:high] = keys[low:high][within]
+            apart[low + 1 : high] = changes(person[low:high][within])
+    return order, keys & latest, apart
 
 
 def presences(marks: Marks, dwell: Numbers) -> Spans:

@@ -202,3 +202,28 @@ def test_two_persons_that_look_alike_to_the_sort_stay_apart(monkeypatch: pytest.
     order, usual = np.lexsort((found.start, found.person)), np.lexsort((expected.start, expected.person))
     assert found.take(order).start.tolist() == expected.take(usual).start.tolist()
     assert found.take(order).person.tolist() == expected.take(usual).person.tolist()
+
+
+@given(worlds, st.integers(1, 12), st.randoms(use_true_random=False))
+def test_however_few_bits_tell_persons_apart(
+    world: dict[tuple[int, int], list[tuple[int, str]]], bits: int, chance: random.Random
+) -> None:
+    rows = [row for (venue, person), some in world.items() for row in packed(some, venue, person)]
+    rows += [row for person in range(20) for row in packed([(T, "in"), (T + 90, "void")], person & 1, person)]
+    chance.shuffle(rows)
+    expected = live_marks(archived_rows(rows))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(presence, "_KEY_BITS", 18 + bits)  # up to 17 of the time, 1 of the venue
+        patched.setattr(presence, "_SPARE_BITS", -64)
+        found = live_marks(archived_rows(rows))
+    assert by_group(found) == by_group(expected)
+
+
+def by_group(marks: presence.Marks) -> list[list[tuple[int, ...]]]:
+    """Of each number of a venue and person its marks in their order; the groups sorted."""
+    columns = zip(marks.venue, marks.person, marks.at, marks.is_out, strict=True)
+    found: dict[int, list[tuple[int, ...]]] = {}
+    for group, mark in zip(marks.group.tolist(), columns, strict=True):
+        found.setdefault(group, []).append(tuple(map(int, mark)))
+    assert list(found) == sorted(found)
+    return sorted(found.values())

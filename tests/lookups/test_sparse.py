@@ -39,12 +39,14 @@ def a_crowd(chance: random.Random) -> list[AMark]:
 def test_a_void_cancels_its_own_mark_and_no_other(world: World) -> None:
     marks = a_crowd(random.Random(3))
     world.venues(DWELLS)
-    world.marks(marks)
+    # as of a flush that was late for some: check-outs by themselves, without a check-in beside them
+    world.marks([mark for mark in marks if mark[3] != "out"])
+    world.marks([mark for mark in marks if mark[3] == "out"])
     sparse = world.client.execute(
         "SELECT DISTINCT table, column FROM system.parts_columns WHERE active AND table LIKE 'visits%%'"
         " AND database = currentDatabase() AND serialization_kind = 'Sparse' ORDER BY table, column"
     )
-    assert sparse == [(t, c) for t in ("visits", "visits_by_person") for c in ("outs", "voids")]
+    assert sparse == [(t, c) for t in ("visits", "visits_by_person") for c in ("ins", "outs", "voids")]
     there = {key: {m for m in own if m in MINUTES} for key, own in oracle.there(marks, DWELLS).items()}
     for person in PERSONS[:20]:
         expected = oracle.contacts(marks, DWELLS, person, MINUTES, 1)
