@@ -131,8 +131,9 @@ class Lookups(Reader):
     def contacts(
         self, person: str, window: Window, min_overlap: int = 1, linger: int = 0
     ) -> Columns[Contact]:
-        """Who was where this person was, at the same time within the window; from the visits, by time.
+        """Who was where this person was, at the same time within the window; from the visits.
 
+        By time, then by venue.
         As the exposures of a case with this window, `min_overlap` and `linger` (minutes) would be.
         Two questions: what the first answers, where the person was, tells the second what little to read.
         """

@@ -101,21 +101,26 @@ class Asker:
 
     @contextmanager
     def _first(self, sql: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-        """The only row of an answer as soon as it is there: the server takes a millisecond or more to end a
+        """The only row of an answer as soon as it is there: the embedded engine takes 0.8 to 4 ms to end a
         large one. Whether it ended well is known after the block, so that must not give an answer away; nor
         may it ask anything.
         """
-        with self._in_plain_words():
-            rows = self._client.execute_iter(sql, parameters, settings=_SETTINGS)
-            row = next(rows)
         try:
+            with self._in_plain_words():
+                rows = self._client.execute_iter(sql, parameters, settings=_SETTINGS)
+                row = next(rows, None)
+            if row is None:
+                raise ArchiveAwayError(
+                    "ClickHouse gave no answer to a question that has one: take"
+                    " empty_result_for_aggregation_by_empty_set out of its profile"
+                )
             yield row
+            with self._in_plain_words():
+                for _ in rows:
+                    pass
         except BaseException:
             self._client.disconnect()  # what is left of the answer would come before the next one
             raise
-        with self._in_plain_words():
-            for _ in rows:
-                pass
 
     @contextmanager
     def _in_plain_words(self) -> Iterator[None]:

@@ -87,7 +87,7 @@ def meeting(spans: Spans, places: Spans, least: Numbers | int = 1) -> Iterator[P
 def _near(spans: Spans, places: Spans, least: Numbers | int = 1) -> tuple[Numbers, Numbers]:
     """Of each presence, the places [low, high) that it may meet for so long; `places`: by venue and start.
 
-    All of them are met where a venue's places do not overlap, as those of one person.
+    Where a venue's places do not overlap, as those of one person, each is met for a minute at least.
     """
     base = int(min(places.start.min(initial=NEVER), spans.start.min(initial=NEVER)))
     where, place = spans.venue << 32, places.venue << 32

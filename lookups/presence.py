@@ -30,10 +30,10 @@ _STEP_BITS: Final = 5  # of a mark's number: steps of 8 minutes
 # of a country it would take gigabytes.
 _CELLS: Final = 1 << 20
 _DIGIT: Final = 16  # bits: numpy sorts whole numbers of so many by radix
-# Marks are sorted by so many bits if these leave a person some more than the number of marks has: then a few
-# in a hundred thousand share them with somebody else.
+# Marks are sorted by so many bits if these leave a person some more than the number of marks has: then hardly
+# one in 250 shares them with somebody else, and to put those in order takes less than another digit does.
 _KEY_BITS: Final = 3 * _DIGIT
-_SPARE_BITS: Final = 4
+_SPARE_BITS: Final = 8
 
 Numbers = NDArray[np.int64]
 Persons = NDArray[np.uint64]
