@@ -191,7 +191,8 @@ class Reader(Asker):
         return dwell
 
     def _one(self, sql: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
-        return next(self._rows(sql, parameters))
+        with self._first(sql, parameters) as row:
+            return row
 
 
 def dates(days: Numbers) -> list[str]:
